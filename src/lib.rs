@@ -1,0 +1,6 @@
+//! veilgate: the relay-first WebRTC media gateway.
+
+pub mod ids;
+pub mod metrics;
+pub mod time;
+pub mod wire;

@@ -1,0 +1,3 @@
+//! Bytes to types and back, without state. Nothing here can panic on any input.
+
+pub mod media;
