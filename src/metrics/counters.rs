@@ -2,6 +2,8 @@
 
 use std::sync::atomic::{AtomicU64, Ordering};
 
+use super::histogram::{self, CELLS, HISTS, Hist};
+
 /// How a sample is exposed.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Kind {
@@ -157,7 +159,7 @@ pub struct Counters {
 
 impl Default for Counters {
     fn default() -> Self {
-        Self { values: vec![0; DEFS.len()].into_boxed_slice() }
+        Self { values: vec![0; DEFS.len() + CELLS].into_boxed_slice() }
     }
 }
 
@@ -184,6 +186,16 @@ impl Counters {
         self.values[id as usize]
     }
 
+    /// Counts one observation, in the units of the histogram's bounds.
+    pub fn observe(&mut self, hist: Hist, value: u64) {
+        let def = &HISTS[hist as usize];
+        let base = DEFS.len() + histogram::offset(hist as usize);
+        let bucket = def.bounds.iter().position(|b| value <= *b).unwrap_or(def.bounds.len());
+        self.values[base + bucket] = self.values[base + bucket].wrapping_add(1);
+        let sum = &mut self.values[base + def.bounds.len() + 1];
+        *sum = sum.wrapping_add(value);
+    }
+
     /// Copies all samples where the scraper reads them.
     pub fn publish(&self, to: &Published) {
         for (cell, value) in to.cells.iter().zip(self.values.iter()) {
@@ -200,7 +212,7 @@ pub struct Published {
 
 impl Default for Published {
     fn default() -> Self {
-        Self { cells: DEFS.iter().map(|_| AtomicU64::new(0)).collect() }
+        Self { cells: (0..DEFS.len() + CELLS).map(|_| AtomicU64::new(0)).collect() }
     }
 }
 
