@@ -6,7 +6,7 @@ use prometheus::core::{Collector, Desc};
 use prometheus::proto;
 use prometheus::{Encoder, Registry, TextEncoder};
 
-use super::counters::{DEFS, Kind, Published};
+use super::counters::{DEFS, Id, Kind, Published};
 use super::histogram::{HISTS, offset};
 
 /// The registry of one process.
@@ -45,6 +45,31 @@ impl Exposition {
     }
 }
 
+/// Families whose every shard is a series of its own, so that imbalance shows: name, help, kind,
+/// and the samples with their one further label.
+type PerShard = (&'static str, &'static str, Kind, &'static [(Id, (&'static str, &'static str))]);
+
+const PER_SHARD: &[PerShard] = &[
+    (
+        "veilgate_engine_shard_sessions",
+        "Connected sessions of each shard",
+        Kind::Gauge,
+        &[
+            (Id::SessionsPublishing, ("role", "publisher")),
+            (Id::SessionsPlaying, ("role", "player")),
+        ],
+    ),
+    (
+        "veilgate_engine_shard_datagrams_total",
+        "UDP datagrams of each shard",
+        Kind::Counter,
+        &[
+            (Id::EngineDatagramsIn, ("direction", "in")),
+            (Id::EngineDatagramsOut, ("direction", "out")),
+        ],
+    ),
+];
+
 struct DataPlane {
     shards: Vec<Arc<Published>>,
     descs: Vec<Desc>,
@@ -70,6 +95,13 @@ impl DataPlane {
                 std::collections::HashMap::new(),
             )?);
         }
+        for (name, help, _, samples) in PER_SHARD {
+            let labels = samples.iter().map(|(_, (label, _))| (*label).to_owned());
+            let mut labels: Vec<String> = labels.take(1).collect();
+            labels.push("shard".to_owned());
+            let (name, help) = ((*name).to_owned(), (*help).to_owned());
+            descs.push(Desc::new(name, help, labels, std::collections::HashMap::new())?);
+        }
         Ok(Self { shards, descs })
     }
 
@@ -86,30 +118,8 @@ impl Collector for DataPlane {
     fn collect(&self) -> Vec<proto::MetricFamily> {
         let mut families: Vec<proto::MetricFamily> = Vec::new();
         for (cell, def) in DEFS.iter().enumerate() {
-            let mut labels = Vec::with_capacity(def.labels.len());
-            for (name, value) in def.labels {
-                let mut pair = proto::LabelPair::default();
-                pair.set_name((*name).to_owned());
-                pair.set_value((*value).to_owned());
-                labels.push(pair);
-            }
-            let mut metric = proto::Metric::default();
-            metric.set_label(labels);
-            let value = self.sum(cell) as f64;
-            let kind = match def.kind {
-                Kind::Counter => {
-                    let mut counter = proto::Counter::default();
-                    counter.set_value(value);
-                    metric.set_counter(counter);
-                    proto::MetricType::COUNTER
-                }
-                Kind::Gauge => {
-                    let mut gauge = proto::Gauge::default();
-                    gauge.set_value(value);
-                    metric.set_gauge(gauge);
-                    proto::MetricType::GAUGE
-                }
-            };
+            let metric = sample(def.kind, self.sum(cell), def.labels.iter().copied());
+            let kind = family_type(def.kind);
             match families.iter_mut().find(|f| f.name() == def.name) {
                 Some(family) => family.mut_metric().push(metric),
                 None => families.push(family(def.name, def.help, kind, metric)),
@@ -135,8 +145,59 @@ impl Collector for DataPlane {
             metric.set_histogram(histogram);
             families.push(family(def.name, def.help, proto::MetricType::HISTOGRAM, metric));
         }
+        for (name, help, kind, samples) in PER_SHARD {
+            let mut metrics = Vec::new();
+            for (shard, published) in self.shards.iter().enumerate() {
+                let shard = shard.to_string();
+                for (id, label) in *samples {
+                    let labels = [*label, ("shard", shard.as_str())];
+                    metrics.push(sample(*kind, published.get(*id), labels));
+                }
+            }
+            let mut metrics = metrics.into_iter();
+            if let Some(first) = metrics.next() {
+                let mut family = family(name, help, family_type(*kind), first);
+                family.mut_metric().extend(metrics);
+                families.push(family);
+            }
+        }
         families
     }
+}
+
+const fn family_type(kind: Kind) -> proto::MetricType {
+    match kind {
+        Kind::Counter => proto::MetricType::COUNTER,
+        Kind::Gauge => proto::MetricType::GAUGE,
+    }
+}
+
+fn sample<'a>(
+    kind: Kind,
+    value: u64,
+    labels: impl IntoIterator<Item = (&'a str, &'a str)>,
+) -> proto::Metric {
+    let labels = labels.into_iter().map(|(name, value)| {
+        let mut pair = proto::LabelPair::default();
+        pair.set_name(name.to_owned());
+        pair.set_value(value.to_owned());
+        pair
+    });
+    let mut metric = proto::Metric::default();
+    metric.set_label(labels.collect());
+    match kind {
+        Kind::Counter => {
+            let mut counter = proto::Counter::default();
+            counter.set_value(value as f64);
+            metric.set_counter(counter);
+        }
+        Kind::Gauge => {
+            let mut gauge = proto::Gauge::default();
+            gauge.set_value(value as f64);
+            metric.set_gauge(gauge);
+        }
+    }
+    metric
 }
 
 fn family(
@@ -176,6 +237,7 @@ mod tests {
             "veilgate_engine_recv_batch_datagrams_bucket{le=\"+Inf\"} 4",
             "veilgate_engine_recv_batch_datagrams_sum 2006",
             "veilgate_relay_auth_failures_total{reason=\"forged\"} 0",
+            "veilgate_engine_shard_sessions{role=\"player\",shard=\"1\"} 0",
         ] {
             assert!(text.lines().any(|l| l == line), "{line} is not in\n{text}");
         }
