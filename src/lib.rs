@@ -1,6 +1,7 @@
 //! veilgate: the relay-first WebRTC media gateway.
 
 pub mod auth;
+pub mod config;
 pub mod ids;
 pub mod metrics;
 pub mod time;
