@@ -62,6 +62,13 @@ pub fn check(
     }
 }
 
+/// The faults of flags and environment alone, for when there is no file.
+#[must_use]
+pub fn check_overrides(overrides: &Overrides) -> Vec<Fault> {
+    let faults = check("", "", Path::new(""), overrides, &|_| Ok(())).err().unwrap_or_default();
+    faults.into_iter().filter(|fault| fault.file.is_none()).collect()
+}
+
 struct Checker<'a> {
     root: Section<'a>,
     notes: &'a Notes,
@@ -181,26 +188,27 @@ impl Checker<'_> {
     fn media(&self, listen: Option<&Listen>) -> Option<Media> {
         let section = self.root.section("media");
         let there = section.has("port");
-        let Some(port) = section.get("port", whole(1024, 65_535)) else {
-            return (!there).then_some(Media { port: DEFAULT_MEDIA_PORT });
-        };
-        let value = u16::try_from(port.value).ok()?;
-        if listen.is_some_and(|listen| listen.udp.port() == value) {
-            self.notes.add(
-                port.at,
-                "media.port",
-                "is the port of listen.udp: it must be a free one",
-            );
+        let written = section.get("port", whole(1024, 65_535));
+        if written.is_none() && there {
             return None;
         }
-        if (32_768..=60_999).contains(&value) {
+        let at = written.as_ref().map_or(At::File(section.here), |found| found.at);
+        let port = match written {
+            Some(found) => u16::try_from(found.value).ok()?,
+            None => DEFAULT_MEDIA_PORT,
+        };
+        if listen.is_some_and(|listen| listen.udp.port() == port) {
+            self.notes.add(at, "media.port", "is the port of listen.udp: it must be a free one");
+            return None;
+        }
+        if (32_768..=60_999).contains(&port) {
             self.warnings.add(
-                port.at,
+                at,
                 "media.port",
                 "lies in the range the kernel draws ports from (32768 to 60999)",
             );
         }
-        Some(Media { port: value })
+        Some(Media { port })
     }
 
     fn relay(&self, public: Option<&Public>, listen: Option<&Listen>) -> Option<Relay> {

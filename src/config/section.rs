@@ -19,9 +19,9 @@ pub(super) enum At {
 pub struct Fault {
     /// The file, when the fault is in it.
     pub file: Option<String>,
-    /// 1-based line; 0 when the fault is not in the file.
+    /// 1-based line; 0 when there is none.
     pub line: u64,
-    /// 1-based column; 0 when the fault is not in the file.
+    /// 1-based column; 0 when there is none.
     pub column: u64,
     /// Key path (`listen.udp`), or the flag.
     pub key: String,
@@ -32,7 +32,13 @@ pub struct Fault {
 impl fmt::Display for Fault {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         if let Some(file) = &self.file {
-            write!(f, "{file}:{}:{}: ", self.line, self.column)?;
+            write!(f, "{file}:")?;
+            for number in [self.line, self.column] {
+                if number > 0 {
+                    write!(f, "{number}:")?;
+                }
+            }
+            f.write_str(" ")?;
         }
         if !self.key.is_empty() {
             write!(f, "{}: ", self.key)?;

@@ -173,6 +173,19 @@ fn flags_win_over_the_file_and_mend_it() {
 }
 
 #[test]
+fn flags_are_checked_without_a_file() {
+    assert_eq!(check_overrides(&Overrides::default()), []);
+    let bad = Overrides {
+        public_host: Some("a b".to_owned()),
+        public_ip: Some(Ipv4Addr::UNSPECIFIED),
+        udp: Some("[::1]:1".parse().unwrap()),
+        ..Overrides::default()
+    };
+    let flags: Vec<_> = check_overrides(&bad).into_iter().map(|fault| fault.key).collect();
+    assert_eq!(flags, ["--public-host", "--public-ip", "--udp"]);
+}
+
+#[test]
 fn files_must_be_readable() {
     let gone = |path: &Path| {
         if path.ends_with("chain.pem") { Err("no such file".to_owned()) } else { Ok(()) }
@@ -192,6 +205,7 @@ fn groups_that_contradict_each_other_are_refused() {
         ("listen: { https: '127.0.0.1:9641' }", "listen.metrics: is the address of listen.https"),
         ("listen: { udp: '[::]:3478' }", "listen.udp: must be an IPv4 address"),
         ("listen: { udp: '0.0.0.0:0' }", "listen.udp: port 0"),
+        ("listen: { udp: '0.0.0.0:20000' }", "media.port: is the port of listen.udp"),
         ("relay: { urls: [] }", "relay.urls: lists 1 to 8"),
         ("relay: { realm: 'a:b' }", "relay.realm: a realm has"),
         ("relay: { realm: '' }", "relay.realm: a realm has"),
