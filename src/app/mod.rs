@@ -1,0 +1,4 @@
+//! Composition root: what joins the rooms.
+
+pub mod dev;
+pub mod keys;
