@@ -2,5 +2,6 @@
 
 pub mod ids;
 pub mod metrics;
+pub mod session;
 pub mod time;
 pub mod wire;
