@@ -1,3 +1,5 @@
 //! One remote WebRTC endpoint.
 
+pub mod dtls;
+mod dtls_ffi;
 pub mod srtp;
