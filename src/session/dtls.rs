@@ -217,9 +217,9 @@ fn verify(ssl: &SslRef) -> bool {
 
 /// Datagrams in and out: one read is one datagram, one write is one datagram.
 #[derive(Debug, Default)]
-struct Datagrams {
-    inbox: VecDeque<Vec<u8>>,
-    outbox: VecDeque<Vec<u8>>,
+pub(super) struct Datagrams {
+    pub(super) inbox: VecDeque<Vec<u8>>,
+    pub(super) outbox: VecDeque<Vec<u8>>,
 }
 
 impl io::Read for Datagrams {
@@ -344,6 +344,12 @@ impl Dtls {
         self.stream.get_mut().outbox.clear();
     }
 
+    /// Throws away what is not sent yet, but for the last word.
+    pub(super) fn keep_last_output(&mut self) {
+        let outbox = &mut self.stream.get_mut().outbox;
+        outbox.drain(..outbox.len().saturating_sub(1));
+    }
+
     /// When [`Self::on_timeout`] wants to be called.
     pub(super) fn deadline(&self) -> Option<Mono> {
         self.deadline
@@ -361,7 +367,7 @@ impl Dtls {
         }
         let result = ffi::at(now, || self.stream.accept());
         let step = match result {
-            Ok(()) => self.agree().map_or(Step::Failed(Failure::Handshake), Step::Done),
+            Ok(()) => self.agree().map_or_else(|| self.part(now), Step::Done),
             Err(error) if is_waiting(error.code()) => Step::Pending,
             Err(_) if self.restart() => Step::Pending,
             Err(_) if self.expected.refused.load(Ordering::Relaxed) => {
@@ -447,6 +453,13 @@ impl Dtls {
         self.stream.get_mut().inbox = std::mem::take(&mut { old }.get_mut().inbox);
         self.restarts += 1;
         true
+    }
+
+    /// A handshake that succeeded without an SRTP profile, or without our verdict on the peer.
+    fn part(&mut self, now: Mono) -> Step {
+        let _ = ffi::at(now, || self.stream.shutdown());
+        clear_errors();
+        Step::Failed(Failure::Handshake)
     }
 
     fn agree(&self) -> Option<Box<Agreed>> {
