@@ -16,7 +16,7 @@ use boring::pkey::PKey;
 use boring::srtp::SrtpProfileId;
 use boring::ssl::{
     ErrorCode, Ssl, SslAlert, SslContext, SslMethod, SslOptions, SslRef, SslSessionCacheMode,
-    SslStream, SslVerifyError, SslVerifyMode, SslVersion,
+    SslSignatureAlgorithm, SslStream, SslVerifyError, SslVerifyMode, SslVersion,
 };
 use boring::x509::X509;
 
@@ -50,6 +50,18 @@ const CIPHERS: &str = "ECDHE-ECDSA-AES128-GCM-SHA256:ECDHE-ECDSA-AES256-GCM-SHA3
 /// SRTP profiles, in our order of preference.
 const PROFILES: &str = "SRTP_AEAD_AES_128_GCM:SRTP_AEAD_AES_256_GCM:SRTP_AES128_CM_SHA1_80";
 
+/// Signatures taken from the peer's certificate key: the library's list without SHA-1.
+const SIGNATURES: &[SslSignatureAlgorithm] = &[
+    SslSignatureAlgorithm::ECDSA_SECP256R1_SHA256,
+    SslSignatureAlgorithm::RSA_PSS_RSAE_SHA256,
+    SslSignatureAlgorithm::RSA_PKCS1_SHA256,
+    SslSignatureAlgorithm::ECDSA_SECP384R1_SHA384,
+    SslSignatureAlgorithm::RSA_PSS_RSAE_SHA384,
+    SslSignatureAlgorithm::RSA_PKCS1_SHA384,
+    SslSignatureAlgorithm::RSA_PSS_RSAE_SHA512,
+    SslSignatureAlgorithm::RSA_PKCS1_SHA512,
+];
+
 /// The exporter label of RFC 5764 section 4.2.
 const EXPORTER: &str = "EXTRACTOR-dtls_srtp";
 
@@ -74,23 +86,6 @@ impl HashAlgorithm {
             Self::Sha512 => "sha-512",
         }
     }
-
-    /// From its name in SDP, in any case.
-    #[must_use]
-    pub fn from_name(name: &str) -> Option<Self> {
-        [Self::Sha256, Self::Sha384, Self::Sha512]
-            .into_iter()
-            .find(|algorithm| name.eq_ignore_ascii_case(algorithm.name()))
-    }
-
-    fn digest(self, bytes: &[u8]) -> digest::Digest {
-        let algorithm = match self {
-            Self::Sha256 => &digest::SHA256,
-            Self::Sha384 => &digest::SHA384,
-            Self::Sha512 => &digest::SHA512,
-        };
-        digest::digest(algorithm, bytes)
-    }
 }
 
 /// A certificate's fingerprint, from `a=fingerprint`.
@@ -102,10 +97,13 @@ pub struct Fingerprint {
     pub bytes: Vec<u8>,
 }
 
-impl Fingerprint {
-    fn fits(&self, der: &[u8]) -> bool {
-        self.algorithm.digest(der).as_ref() == self.bytes
-    }
+fn digest_of(algorithm: HashAlgorithm, der: &[u8]) -> digest::Digest {
+    let algorithm = match algorithm {
+        HashAlgorithm::Sha256 => &digest::SHA256,
+        HashAlgorithm::Sha384 => &digest::SHA384,
+        HashAlgorithm::Sha512 => &digest::SHA512,
+    };
+    digest::digest(algorithm, der)
 }
 
 /// A negotiated protocol version.
@@ -152,6 +150,7 @@ impl Context {
         builder.set_curves_list(GROUPS)?;
         builder.set_strict_cipher_list(CIPHERS)?;
         builder.set_tlsext_use_srtp(PROFILES)?;
+        builder.set_verify_algorithm_prefs(SIGNATURES)?;
         builder.set_options(
             SslOptions::NO_TICKET | SslOptions::NO_QUERY_MTU | SslOptions::NO_RENEGOTIATION,
         );
@@ -181,7 +180,7 @@ const REFUSED: SslAlert = SslAlert::BAD_CERTIFICATE;
 
 fn printed(algorithm: HashAlgorithm, der: &[u8]) -> String {
     let mut text = String::from(algorithm.name());
-    for (i, byte) in algorithm.digest(der).as_ref().iter().enumerate() {
+    for (i, byte) in digest_of(algorithm, der).as_ref().iter().enumerate() {
         text.push(if i == 0 { ' ' } else { ':' });
         text.push_str(&format!("{byte:02X}"));
     }
@@ -209,7 +208,10 @@ fn verify(ssl: &SslRef) -> bool {
     let Ok(index) = expected_index() else { return false };
     let Some(expected) = ssl.ex_data(index) else { return false };
     let der = ssl.peer_certificate().and_then(|certificate| certificate.to_der().ok());
-    let fits = der.is_some_and(|der| expected.fingerprints.iter().any(|print| print.fits(&der)));
+    let fits = der.is_some_and(|der| {
+        let fits = |print: &Fingerprint| digest_of(print.algorithm, &der).as_ref() == print.bytes;
+        expected.fingerprints.iter().any(fits)
+    });
     expected.accepted.store(fits, Ordering::Relaxed);
     expected.refused.store(!fits, Ordering::Relaxed);
     fits

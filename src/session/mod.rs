@@ -116,7 +116,6 @@ struct Keys {
 }
 
 /// One remote WebRTC endpoint.
-#[derive(Debug)]
 pub struct Session {
     local: IceCredentials,
     remote_ufrag: String,
@@ -127,6 +126,17 @@ pub struct Session {
     answers: VecDeque<(Path, [u8; MAX_ANSWER], usize)>,
     events: VecDeque<Event>,
     ended: bool,
+}
+
+impl std::fmt::Debug for Session {
+    // Queued answers hold the client's mapped address: none is shown.
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Session")
+            .field("path", &self.paths.nominated())
+            .field("dtls", &self.dtls)
+            .field("ended", &self.ended)
+            .finish_non_exhaustive()
+    }
 }
 
 impl Session {
