@@ -14,14 +14,14 @@ use tokio::signal::unix::{SignalKind, signal};
 use tokio_rustls::TlsAcceptor;
 
 use super::dev::DevInfo;
-use super::{keys, listener};
+use super::listener;
 use crate::auth::token::{TokenKeys, TokenRequest};
 use crate::auth::turn::Keys;
-use crate::config::{Config, KeySource};
 use crate::control::{self, Control, Principal};
 use crate::engine::{self, Engine};
 use crate::http;
-use crate::metrics::Exposition;
+use crate::cli::{ServePlan, print};
+use crate::metrics::{Exposition, init_log};
 use crate::relay;
 use crate::session::dtls;
 
@@ -33,25 +33,19 @@ const DRAIN: Duration = Duration::from_secs(3);
 /// Threads of the control plane: it waits more than it works.
 const CONTROL_THREADS: usize = 2;
 
-/// What `serve` was asked for beyond the configuration.
-#[derive(Clone, Debug, Default)]
-pub struct Options {
-    /// A development gateway: print what to open.
-    pub dev: Option<DevInfo>,
-    /// Seeds everything that is not a secret, for a run that can be repeated.
-    pub rng_seed: Option<u64>,
-}
-
 /// Serves until SIGINT or SIGTERM.
 ///
 /// # Errors
 /// What keeps the gateway from starting, in words for its operator.
-pub fn run(config: &Config, options: &Options) -> anyhow::Result<()> {
-    let turn_keys = Arc::new(Keys::new(ring(&config.auth.turn_keys)?)?);
-    let token_keys = Arc::new(TokenKeys::new(ring(&config.auth.token_keys)?)?);
+pub fn run(plan: ServePlan) -> anyhow::Result<()> {
+    let ServePlan { config, turn_keys, token_keys, dev, rng_seed } = plan;
+    init_log(&config.log.level, config.log.format)
+        .with_context(|| format!("log.level {:?}", config.log.level))?;
+    let turn_keys = Arc::new(Keys::new(turn_keys)?);
+    let token_keys = Arc::new(TokenKeys::new(token_keys)?);
     let tls = http::tls::server_config(&read(&config.tls.certificate)?, &read(&config.tls.key)?)
         .with_context(|| format!("{}", config.tls.certificate.display()))?;
-    let mut rng = options.rng_seed.map_or_else(StdRng::from_os_rng, StdRng::seed_from_u64);
+    let mut rng = rng_seed.map_or_else(StdRng::from_os_rng, StdRng::seed_from_u64);
 
     let media = (config.public.ip, config.media.port).into();
     let shards = config.shards.count(engine::cores());
@@ -114,7 +108,7 @@ pub fn run(config: &Config, options: &Options) -> anyhow::Result<()> {
             shards,
             "veilgate is ready"
         );
-        if let Some(dev) = &options.dev {
+        if let Some(dev) = &dev {
             dev.announce().context("the state directory cannot be written")?;
             welcome(dev, &control, &token_keys)?;
         }
@@ -168,17 +162,6 @@ fn certificate() -> anyhow::Result<dtls::Context> {
     Ok(dtls::Context::new(made.cert.pem().as_bytes(), key.as_bytes())?)
 }
 
-fn ring(source: &KeySource) -> anyhow::Result<Vec<crate::auth::secret::Key>> {
-    let ring = keys::read(source).map_err(|faults| {
-        let lines: Vec<_> = faults.iter().map(ToString::to_string).collect();
-        anyhow!(lines.join("\n"))
-    })?;
-    if let Some(warning) = ring.warning {
-        tracing::warn!("{warning}");
-    }
-    Ok(ring.keys)
-}
-
 fn read(path: &Path) -> anyhow::Result<Vec<u8>> {
     fs::read(path).with_context(|| format!("{} cannot be read", path.display()))
 }
@@ -212,6 +195,7 @@ fn welcome(dev: &DevInfo, control: &Control, tokens: &TokenKeys) -> anyhow::Resu
         username = ice.username,
         credential = ice.credential,
     );
-    crate::cli::output::print(&text);
+    // A reader that went away does not stop a gateway.
+    let _closed = print(&text);
     Ok(())
 }

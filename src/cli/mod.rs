@@ -18,6 +18,7 @@ use std::net::{Ipv4Addr, SocketAddr};
 
 use clap::{Args, CommandFactory as _, FromArgMatches as _, Parser, Subcommand};
 
+pub use out::plain as print;
 pub use serve::ServePlan;
 
 use crate::config::{ENV_TOKEN_KEYS, ENV_TURN_KEYS, Fault, Overrides, Shards};

@@ -12,7 +12,10 @@ pub(super) fn json(value: &impl Serialize) -> io::Result<()> {
 }
 
 /// Text on stdout, as it is.
-pub(super) fn plain(text: &str) -> io::Result<()> {
+///
+/// # Errors
+/// As the system says, a reader that went away included.
+pub fn plain(text: &str) -> io::Result<()> {
     let mut stdout = io::stdout().lock();
     stdout.write_all(text.as_bytes())?;
     stdout.flush()

@@ -38,6 +38,12 @@ use sys::lock::PortLock;
 /// Most shards of one process: a set of them fits 64 bits.
 pub const MAX_SHARDS: usize = 64;
 
+/// Cores this process may use.
+#[must_use]
+pub fn cores() -> usize {
+    sys::affinity::cores().len().max(1)
+}
+
 /// What the data plane is told at start.
 #[derive(Clone, Debug)]
 pub struct Config {

@@ -140,6 +140,7 @@ counters! {
     ForwardRetransmitMiss Counter "veilgate_forward_retransmissions_total" { result = "not_cached" } "Answers to players' NACKs";
     ForwardRecovered Counter "veilgate_forward_recovered_packets_total" {} "Packets recovered from the publisher by retransmission";
     ForwardLost Counter "veilgate_forward_lost_packets_total" {} "Packets of publishers given up as lost";
+    ForwardRetransmitLimited Counter "veilgate_forward_retransmissions_total" { result = "limited" } "Answers to players' NACKs";
 
     EngineLoops Counter "veilgate_engine_loops_total" {} "Turns of the shard loop";
     EngineDatagramsIn Counter "veilgate_engine_datagrams_total" { direction = "in" } "UDP datagrams";

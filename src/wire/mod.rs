@@ -3,4 +3,6 @@
 pub mod channel_data;
 pub mod media;
 pub mod mux;
+pub mod rtcp;
+pub mod rtp;
 pub mod stun;
