@@ -1,4 +1,4 @@
-//! Vectors of RFC 3711 appendix B and RFC 7714 sections 16 and 17, and behaviour tests.
+//! Vectors of RFC 3711 appendix B, RFC 6188 and RFC 7714 sections 16 and 17, and behaviour tests.
 
 use super::cipher::{Cipher, Gcm};
 use super::kdf::{Kdf, Label, ctr_key, ctr_xor};
@@ -81,6 +81,22 @@ fn derived_keys_are_those_of_rfc_3711_b3() {
              E049646C43D9327AD175578EF72270986371C10C9A369AC2F94A8C5FBCDDDC25
              6D6E919A48B610EF17C2041E474035766B68642C59BBFC2F34DB60DBDFB2")
     );
+}
+
+#[test]
+fn keys_derived_with_aes_256_are_those_of_rfc_6188_7_4() {
+    let key = hex("f0f04914b513f2763a1b1fa130f10e29 98f6f6e43e4309d1e622a0e332b9f1b6");
+    let salt = hex("3b04803de51ee7c96423ab5b78d2");
+    let kdf = Kdf::new(Master { key: &key, salt: &salt }).unwrap();
+    let cipher: [u8; 32] = kdf.array(Label::RtpEncryption).unwrap();
+    assert_eq!(
+        cipher[..],
+        hex("5ba1064e30ec51613cad926c5a28ef73 1ec7fb397f70a960653caf06554cd8c4")
+    );
+    let salt: [u8; 14] = kdf.array(Label::RtpSalt).unwrap();
+    assert_eq!(salt[..], hex("fa31791685ca444a9e07c6c64e93"));
+    let auth: [u8; 20] = kdf.array(Label::RtpAuthentication).unwrap();
+    assert_eq!(auth[..], hex("fd9c32d39ed5fbb5a9dc96b30818454d1313dc05"));
 }
 
 const RFC_7714_RTP: &str = "8040f17b 8041f8d3 5501a0b2
