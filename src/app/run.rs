@@ -17,11 +17,12 @@ use super::dev::DevInfo;
 use super::listener;
 use crate::auth::token::{TokenKeys, TokenRequest};
 use crate::auth::turn::Keys;
+use crate::config::Format;
 use crate::control::{self, Control, Principal};
 use crate::engine::{self, Engine};
 use crate::http;
 use crate::cli::{ServePlan, print};
-use crate::metrics::{Exposition, init_log};
+use crate::metrics::{Exposition, LogFormat, init_log};
 use crate::relay;
 use crate::session::dtls;
 
@@ -39,8 +40,11 @@ const CONTROL_THREADS: usize = 2;
 /// What keeps the gateway from starting, in words for its operator.
 pub fn run(plan: ServePlan) -> anyhow::Result<()> {
     let ServePlan { config, turn_keys, token_keys, dev, rng_seed } = plan;
-    init_log(&config.log.level, config.log.format)
-        .with_context(|| format!("log.level {:?}", config.log.level))?;
+    let format = match config.log.format {
+        Format::Text => LogFormat::Text,
+        Format::Json => LogFormat::Json,
+    };
+    init_log(config.log.level.as_str(), format)?;
     let turn_keys = Arc::new(Keys::new(turn_keys)?);
     let token_keys = Arc::new(TokenKeys::new(token_keys)?);
     let tls = http::tls::server_config(&read(&config.tls.certificate)?, &read(&config.tls.key)?)

@@ -169,7 +169,12 @@ impl Control {
         let local = IceCredentials { ufrag: self.secret(6), pwd: self.secret(24) };
         let resource = self.secret(24);
         let dtls = self.inner.dtls.read().unwrap_or_else(PoisonError::into_inner).clone();
-        let answer = plan.answer_sdp(&local, &dtls.fingerprint(), &self.inner.config.media);
+        let answer = plan.answer_sdp(
+            &local.ufrag,
+            &local.pwd,
+            &dtls.fingerprint(),
+            &self.inner.config.media,
+        );
         let agreed = Agreed {
             session,
             ufrag: local.ufrag.clone(),

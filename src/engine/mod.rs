@@ -63,6 +63,9 @@ pub enum StartError {
     /// The UDP port.
     #[error(transparent)]
     Bind(#[from] BindError),
+    /// The TURN server's part of the configuration.
+    #[error(transparent)]
+    Relay(#[from] relay::ConfigError),
     /// Threads, pollers.
     #[error("the data plane could not start: {0}")]
     Io(#[from] io::Error),
@@ -100,7 +103,7 @@ impl Engine {
         let cores = sys::affinity::cores();
         let clock = Clock::new();
         let parked: Arc<ParkedTable> = Arc::default();
-        let nonce_keys = NonceKeys::new(rng.random());
+        let nonce_keys = NonceKeys::new(rng.random(), None);
         let (sender, receiver) = unbounded_channel();
         let polls = (0..count).map(|_| Poll::new()).collect::<io::Result<Vec<_>>>()?;
         let mailboxes: Arc<[Mailbox]> = polls
@@ -118,7 +121,7 @@ impl Engine {
                 nonce_keys.clone(),
                 StdRng::from_rng(rng),
                 id,
-            );
+            )?;
             let mut shard = Shard::new(Parts {
                 id,
                 socket: socket::bind(config.udp)?,

@@ -22,6 +22,7 @@ use boring::x509::X509;
 
 use super::dtls_ffi as ffi;
 use super::srtp::{self, Profile};
+pub use crate::wire::sdp::{Fingerprint, HashAlgorithm};
 use crate::time::Mono;
 
 /// Longest DTLS datagram we send, bytes.
@@ -64,38 +65,6 @@ const SIGNATURES: &[SslSignatureAlgorithm] = &[
 
 /// The exporter label of RFC 5764 section 4.2.
 const EXPORTER: &str = "EXTRACTOR-dtls_srtp";
-
-/// A hash function of `a=fingerprint` (RFC 8122 section 5).
-#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
-pub enum HashAlgorithm {
-    /// `sha-256`.
-    Sha256,
-    /// `sha-384`.
-    Sha384,
-    /// `sha-512`.
-    Sha512,
-}
-
-impl HashAlgorithm {
-    /// Its name in SDP.
-    #[must_use]
-    pub const fn name(self) -> &'static str {
-        match self {
-            Self::Sha256 => "sha-256",
-            Self::Sha384 => "sha-384",
-            Self::Sha512 => "sha-512",
-        }
-    }
-}
-
-/// A certificate's fingerprint, from `a=fingerprint`.
-#[derive(Clone, PartialEq, Eq, Debug)]
-pub struct Fingerprint {
-    /// The hash function.
-    pub algorithm: HashAlgorithm,
-    /// The hash of the certificate's DER encoding.
-    pub bytes: Vec<u8>,
-}
 
 fn digest_of(algorithm: HashAlgorithm, der: &[u8]) -> digest::Digest {
     let algorithm = match algorithm {

@@ -9,6 +9,7 @@ mod dtls_ffi;
 #[cfg(test)]
 mod dtls_tests;
 pub mod ice_lite;
+pub mod negotiate;
 mod paths;
 pub mod srtp;
 

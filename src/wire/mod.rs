@@ -5,4 +5,6 @@ pub mod media;
 pub mod mux;
 pub mod rtcp;
 pub mod rtp;
+pub mod sdp;
 pub mod stun;
+pub mod turn;

@@ -252,7 +252,7 @@ impl Shard {
             }
             Role::Play(player) => {
                 let stream = Arc::clone(stream);
-                for track in player.wants_keyframe(now) {
+                for track in player.wants_keyframe() {
                     self.ask_keyframe(&stream, track);
                 }
                 let Some(local) = self.streams.get(&stream.spec.id) else { return };
