@@ -36,6 +36,18 @@ fn flags_of_development_are_checked_before_anything_is_made() {
 }
 
 #[test]
+fn development_wins_over_a_configuration_of_the_environment() {
+    let home = Home::empty();
+    let mut command = home.command(&["serve", "--dev", "--metrics", "0.0.0.0:9641"]);
+    let output = command.env("VEILGATE_CONFIG", "gone.yaml").output().unwrap();
+    let told = String::from_utf8(output.stderr).unwrap();
+    assert!(told.starts_with("--metrics"), "{told}");
+    let output = home.command(&["serve"]).env("VEILGATE_CONFIG", "gone.yaml").output().unwrap();
+    let told = String::from_utf8(output.stderr).unwrap();
+    assert!(told.starts_with("gone.yaml: cannot be read"), "{told}");
+}
+
+#[test]
 fn every_command_has_help_with_examples() {
     let home = Home::empty();
     for args in [

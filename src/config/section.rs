@@ -100,7 +100,7 @@ pub(super) struct Section<'a> {
 }
 
 /// The schema: every group and its keys.
-pub(super) const SCHEMA: [(&str, &[&str]); 10] = [
+pub(super) const SCHEMA: [(&str, &[&str]); 9] = [
     ("", &["public", "listen", "media", "relay", "auth", "tls", "shards", "log"]),
     ("public", &["host", "ip"]),
     ("listen", &["udp", "https", "metrics"]),
@@ -118,7 +118,6 @@ pub(super) const SCHEMA: [(&str, &[&str]); 10] = [
     ("auth", &["turn_keys_file", "token_keys_file", "credential_ttl", "session_limit"]),
     ("tls", &["certificate", "key"]),
     ("log", &["level", "format"]),
-    ("shards", &[]),
 ];
 
 fn join(path: &str, key: &str) -> String {
