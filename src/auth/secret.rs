@@ -175,6 +175,8 @@ pub fn write_key(key: &Key) -> String {
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
     use super::*;
 
     #[test]
@@ -202,5 +204,12 @@ mod tests {
     #[test]
     fn empty_ring_is_a_fault() {
         assert_eq!(parse_ring("# nothing\n").unwrap_err().len(), 1);
+    }
+
+    proptest! {
+        #[test]
+        fn no_text_panics(text in "(\\PC|\n|:){0,120}") {
+            let _ = parse_ring(&text);
+        }
     }
 }

@@ -395,6 +395,8 @@ impl TokenKeys {
         let kid = header.kid.ok_or(TokenError::NoKeyId)?;
         let entry =
             self.entries.iter().find(|entry| entry.id == kid).ok_or(TokenError::UnknownKey)?;
+        // The library reads more of the header than we do: its faults are not the claims'.
+        jsonwebtoken::decode_header(token).map_err(|_| TokenError::Malformed)?;
         match jsonwebtoken::decode::<Claims>(token, &entry.verify, &self.validation) {
             Ok(data) => Ok(data.claims),
             Err(error) => Err(match error.kind() {

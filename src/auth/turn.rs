@@ -392,16 +392,22 @@ mod tests {
     }
 
     #[test]
-    fn password_is_what_the_turn_rest_convention_computes() {
-        // printf %s "$username" | openssl dgst -sha1 -hmac "0123456789abcdef" -binary | base64
-        let secret = b"0123456789abcdef".to_vec();
-        let keys = Keys::new(vec![Key { id: "a".to_owned(), secret: secret.clone() }]).unwrap();
-        let minted = keys.mint(NOW, &request(), [1; 12]).unwrap();
-        let mac = hmac::Key::new(hmac::HMAC_SHA1_FOR_LEGACY_USE_ONLY, &secret);
-        assert_eq!(
-            minted.credential,
-            STANDARD.encode(hmac::sign(&mac, minted.username.as_bytes()))
-        );
+    fn credential_is_the_one_another_implementation_computes() {
+        // From an independent program: HKDF-SHA256, AES-128-GCM, HMAC-SHA1 and MD5 of other
+        // libraries over the layout that the head of this file describes.
+        let username = "1780000600:k1.AAECAwQFBgcICQoLLL4EmTiAOw9KkSL1vPcp3WHtBF6a56C4GQjlxGi8gQUj\
+                        ERqvKBv78fEM6Q";
+        let key = [
+            0x5e, 0x2c, 0x5f, 0xf2, 0x7b, 0x92, 0xc0, 0xaf, 0x46, 0xb4, 0x94, 0x8b, 0xf4, 0x05,
+            0xd4, 0xbe,
+        ];
+        let ring = vec![Key { id: "k1".to_owned(), secret: (0..32).collect() }];
+        let keys = Keys::new(ring).unwrap();
+        let nonce = std::array::from_fn(|index| index as u8);
+        let minted = keys.mint(NOW, &request(), nonce).unwrap();
+        assert_eq!(minted.username, username);
+        assert_eq!(minted.credential, "I7Hn0kTS1ukiMBIZh9ydlCjE7is=");
+        assert_eq!(keys.verify(username, REALM).unwrap().key, key);
     }
 
     #[test]

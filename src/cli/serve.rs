@@ -28,12 +28,12 @@ EXAMPLES
 
 ENVIRONMENT
   VEILGATE_TURN_KEYS, VEILGATE_TOKEN_KEYS   the text of a key file, instead of the file
-  Every option above names its own variable. The command line wins, then the environment, then \
-the file."
+  Options name their own variables above. The command line wins, then the environment, then the \
+file."
 )]
 pub(super) struct ServeArgs {
-    /// The configuration file
-    #[arg(long, value_name = "FILE", env = "VEILGATE_CONFIG", conflicts_with = "dev")]
+    /// The configuration file [env: VEILGATE_CONFIG]
+    #[arg(long, value_name = "FILE", conflicts_with = "dev")]
     config: Option<PathBuf>,
 
     /// Development: own certificates, random secrets, no file needed
@@ -72,7 +72,10 @@ pub struct ServePlan {
 
 pub(super) fn plan(args: &ServeArgs) -> Result<ServePlan, Failure> {
     let overrides = args.overrides.overrides();
-    let (config, dev) = match (&args.config, args.dev) {
+    // Not left to clap: --dev wins over the variable, and only collides with the option.
+    let variable = std::env::var_os("VEILGATE_CONFIG").filter(|path| !path.is_empty());
+    let file = args.config.clone().or_else(|| variable.map(PathBuf::from));
+    let (config, dev) = match (&file, args.dev) {
         (Some(path), false) => {
             let checked = config::load(path, &overrides).map_err(Failure::Config)?;
             for warning in &checked.warnings {

@@ -100,7 +100,7 @@ pub(super) struct Section<'a> {
 }
 
 /// The schema: every group and its keys.
-pub(super) const SCHEMA: [(&str, &[&str]); 10] = [
+pub(super) const SCHEMA: [(&str, &[&str]); 9] = [
     ("", &["public", "listen", "media", "relay", "auth", "tls", "shards", "log"]),
     ("public", &["host", "ip"]),
     ("listen", &["udp", "https", "metrics"]),
@@ -118,7 +118,6 @@ pub(super) const SCHEMA: [(&str, &[&str]); 10] = [
     ("auth", &["turn_keys_file", "token_keys_file", "credential_ttl", "session_limit"]),
     ("tls", &["certificate", "key"]),
     ("log", &["level", "format"]),
-    ("shards", &[]),
 ];
 
 fn join(path: &str, key: &str) -> String {
@@ -273,24 +272,29 @@ fn unknown_key(path: &str, name: &str, known: &[&str]) -> String {
     format!("unknown key; known here: {}", known.join(", "))
 }
 
-/// Levenshtein's distance, swaps of neighbours counted as two; both texts are short.
+/// Edits between two texts, a swap of neighbours counted as one (optimal string alignment).
 fn distance(a: &str, b: &str) -> usize {
+    let a: Vec<char> = a.chars().take(64).collect();
     let b: Vec<char> = b.chars().collect();
-    let mut row: Vec<usize> = (0..=b.len()).collect();
-    for (i, x) in a.chars().take(64).enumerate() {
-        let mut previous = i;
-        let mut left = i + 1;
-        for (cell, y) in row.iter_mut().skip(1).zip(&b) {
-            let best = (previous + usize::from(x != *y)).min(left + 1).min(*cell + 1);
-            previous = *cell;
-            *cell = best;
-            left = best;
+    let mut before: Vec<usize> = Vec::new();
+    let mut above: Vec<usize> = (0..=b.len()).collect();
+    for (i, x) in a.iter().enumerate() {
+        let mut row = vec![i + 1];
+        for (j, y) in b.iter().enumerate() {
+            let at =
+                |cells: &[usize], index: usize| cells.get(index).copied().unwrap_or(usize::MAX - 1);
+            let mut best = (at(&above, j) + usize::from(x != y))
+                .min(at(&above, j + 1) + 1)
+                .min(at(&row, j) + 1);
+            let swapped = i > 0 && j > 0 && a.get(i - 1) == Some(y) && b.get(j - 1) == Some(x);
+            if swapped {
+                best = best.min(at(&before, j - 1) + 1);
+            }
+            row.push(best);
         }
-        if let Some(first) = row.first_mut() {
-            *first = i + 1;
-        }
+        before = std::mem::replace(&mut above, row);
     }
-    row.last().copied().unwrap_or(0)
+    above.last().copied().unwrap_or(0)
 }
 
 #[cfg(test)]
@@ -300,7 +304,7 @@ mod tests {
     #[test]
     fn distance_counts_edits() {
         for (a, b, steps) in
-            [("", "", 0), ("a", "", 1), ("", "ab", 2), ("udp", "upd", 2), ("https", "http", 1)]
+            [("", "", 0), ("a", "", 1), ("", "ab", 2), ("udp", "upd", 1), ("https", "http", 1)]
         {
             assert_eq!(distance(a, b), steps, "{a} {b}");
         }

@@ -42,6 +42,25 @@ fn sound_file_gets_its_defaults() {
 }
 
 #[test]
+fn documented_file_is_sound_and_says_the_defaults() {
+    let document = include_str!("../../docs/config.md");
+    let (_, rest) = document.split_once("```yaml\n").unwrap();
+    let (example, _) = rest.split_once("```").unwrap();
+    let minimal = SOUND
+        .replace("chain.pem", "/etc/letsencrypt/live/turn.example.org/fullchain.pem")
+        .replace("/etc/key.pem", "/etc/letsencrypt/live/turn.example.org/privkey.pem");
+    let read = |text: &str| read(text, &Overrides::default()).unwrap().config;
+    assert_eq!(read(example), read(&minimal));
+    for (path, keys) in section::SCHEMA {
+        for key in keys {
+            let whole = if path.is_empty() { (*key).to_owned() } else { format!("{path}.{key}") };
+            let group = section::SCHEMA.iter().any(|(path, _)| *path == whole);
+            assert!(group || document.contains(&format!("`{whole}`")), "{whole}");
+        }
+    }
+}
+
+#[test]
 fn every_key_is_read() {
     let text = "\
 public: { ip: 203.0.113.7 }

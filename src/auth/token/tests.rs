@@ -109,6 +109,7 @@ fn headers_that_ask_for_more_are_refused() {
         r#"{"alg":"HS256","alg":"none","kid":"k1"}"#,
         r#"{"alg":"HS256","kid":7}"#,
         r#"{"kid":"k1"}"#,
+        r#"{"alg":"HS256","kid":"k1","typ":7}"#,
         "[]",
         "",
     ] {
