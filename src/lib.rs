@@ -38,9 +38,9 @@
 //! Verbs: `handle_*` takes input and `now`, `poll_*` yields output or a deadline, `on_*` reacts to
 //! an event of the crate, `mint` and `verify` are for secrets.
 
-//pub mod app;
+pub mod app;
 pub mod auth;
-//pub mod cli;
+pub mod cli;
 pub mod config;
 pub mod control;
 pub mod engine;

@@ -71,23 +71,17 @@ fn a_session_follows_its_client_to_the_other_shard() {
     let sdp = peer::offer(&identity, "sendonly", "pubufrag");
     let accepted = gateway.control.publish(&name, &Gateway::principal("alice"), &sdp).expect("ok");
     let remote = peer::Remote::from_answer(&accepted.answer);
-    // A check from every client's first allocation may claim; DTLS from a later one decides.
-    let mut homes = std::collections::HashSet::new();
-    for _ in 0..40 {
+    // Twenty allocations, each nominating: the session moves whenever the kernel's hash of the
+    // 4-tuple puts one on the other shard.
+    for _ in 0..20 {
         let minted = gateway.mint("alice");
         let mut client = peer::Peer::allocate(gateway.udp, remote.media, &minted);
         client.bind_channel();
         client.check("pubufrag", &remote, true);
-        drop(client);
-        let moved = gateway.by_shard(Id::SessionIceChecks);
-        homes.extend(moved.iter().enumerate().filter(|(_, n)| **n > 0).map(|(i, _)| i));
-        if homes.len() == 2 {
-            break;
-        }
     }
+    eventually(|| gateway.by_shard(Id::SessionIceChecks).iter().all(|n| *n > 0).then_some(()));
     let minted = gateway.mint("alice");
     let mut client = peer::Peer::allocate(gateway.udp, remote.media, &minted);
     client.connect(&identity, "pubufrag", &remote);
     eventually(|| (gateway.count(Id::SessionsPublishing) == 1).then_some(()));
-    assert_eq!(homes.len(), 2, "checks were answered on both shards");
 }

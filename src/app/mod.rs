@@ -2,7 +2,7 @@
 
 pub mod dev;
 pub mod keys;
-mod listener;
-mod run;
+//mod listener;
+//mod run;
 
-pub use run::run;
+//pub use run::run;

@@ -163,7 +163,7 @@ async fn rotate(control: Control) {
 fn certificate() -> anyhow::Result<dtls::Context> {
     let made = rcgen::generate_simple_self_signed(["WebRTC".to_owned()])?;
     let key = made.signing_key.serialize_pem();
-    Ok(dtls::Context::new(made.cert.pem().as_bytes(), key.as_bytes())?)
+    Ok(dtls::Context::new(made.cert.pem().as_bytes(), &key)?)
 }
 
 fn read(path: &Path) -> anyhow::Result<Vec<u8>> {

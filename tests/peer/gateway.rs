@@ -38,14 +38,20 @@ impl Gateway {
             udp,
             media: MEDIA,
             shards,
-            relay: relay::Config::new("veilgate", vec![MEDIA], udp.ip(), vec![udp.port()]),
+            relay: relay::Config {
+                realm: "veilgate".to_owned(),
+                media: vec![MEDIA],
+                relayed_ip: udp.ip(),
+                excluded_ports: vec![udp.port()],
+                limits: relay::Limits::default(),
+            },
         };
         let mut rng = StdRng::seed_from_u64(1);
         let (engine, events) = Engine::start(&config, &keys, &mut rng).expect("starts");
         let made = rcgen::generate_simple_self_signed(["veilgate".to_owned()]).expect("makes one");
         let dtls = session::dtls::Context::new(
             made.cert.pem().as_bytes(),
-            made.signing_key.serialize_pem().as_bytes(),
+            &made.signing_key.serialize_pem(),
         );
         let control = Control::new(
             control::Config {

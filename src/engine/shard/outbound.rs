@@ -116,10 +116,7 @@ impl Shard {
             let Some(payload) = slab.bytes.get(range.clone()) else { continue };
             out.send(&route, |slot, counters| {
                 let len = player.write_rtp(now, head, payload, slot, counters)?;
-                let sealed = session.protect_rtp(slot, len, counters)?;
-                counters.inc(Id::ForwardPackets);
-                counters.add(Id::ForwardBytes, len as u64);
-                Some(sealed)
+                session.protect_rtp(slot, len, counters)
             });
         }
     }
