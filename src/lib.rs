@@ -1,6 +1,8 @@
 //! veilgate: the relay-first WebRTC media gateway.
 
+pub mod control;
 pub mod ids;
 pub mod metrics;
+pub mod session;
 pub mod time;
 pub mod wire;

@@ -1,0 +1,3 @@
+//! The async owner of what exists.
+
+pub mod api;

@@ -1,0 +1,3 @@
+//! One remote WebRTC endpoint.
+
+pub mod negotiate;
