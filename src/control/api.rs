@@ -1,69 +1,90 @@
-//! What signalling asks of control, and the answers.
+//! What control says to those who ask it over a network.
 
 use crate::session::negotiate;
 
-/// Who asks, as a token says.
-#[derive(Clone, Debug, PartialEq, Eq)]
+/// Who asks, as a token said.
+#[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Principal {
-    /// The token's subject.
+    /// For whom the token was minted.
     pub subject: String,
-    /// The one room its grants share.
+    /// The single room all its grants are in, if they are.
     pub room: Option<String>,
     /// The token's id.
     pub jti: String,
 }
 
-/// A session that was agreed.
-#[derive(Clone, Debug, PartialEq, Eq)]
+/// An agreed session.
+#[derive(Clone, PartialEq, Eq)]
 pub struct Accepted {
-    /// The unguessable name of the session's URL.
+    /// Its unguessable name: who knows it may end the session.
     pub resource: String,
-    /// The SDP answer.
+    /// Our answer, SDP.
     pub answer: String,
 }
 
-/// One entry of `iceServers`, and how long it is good.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct IceConfig {
-    /// TURN URLs.
-    pub urls: Vec<String>,
-    /// USERNAME.
-    pub username: String,
-    /// The password.
-    pub credential: String,
-    /// Seconds in which allocations may be opened with it.
-    pub ttl: u64,
-    /// When that ends, seconds since 1970.
-    pub expires_at: u64,
+impl std::fmt::Debug for Accepted {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        // Both the resource and the ICE password in the answer are secrets.
+        f.write_str("Accepted(hidden)")
+    }
 }
 
-/// Why a session was not agreed.
-#[derive(Clone, Debug, PartialEq, Eq)]
+/// Why something asked for is not done.
+#[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
 pub enum Refusal {
-    /// Somebody publishes under this name.
+    /// Somebody publishes under the name.
+    #[error("somebody already publishes under this name")]
     NameInUse,
-    /// Nobody does.
+    /// Nobody publishes under the name.
+    #[error("nobody publishes under this name")]
     NobodyPublishing,
-    /// Not an SDP offer.
+    /// The offer is not SDP we can read, or not WebRTC.
+    #[error("{0}")]
     BadSdp(String),
-    /// No codec in common.
+    /// The offer has no codec that would do.
+    #[error("{0}")]
     NoCodec(String),
-    /// No DTLS fingerprint.
-    NoFingerprint,
+    /// The offer has no DTLS fingerprint.
+    #[error("{0}")]
+    NoFingerprint(String),
     /// No such session.
+    #[error("there is no such session")]
     NotFound,
-    /// No room for another.
+    /// Too many sessions, or a queue of the data plane is full.
+    #[error("the gateway is full")]
     Full,
-    /// The gateway is going down.
+    /// The gateway takes no new sessions: it is about to stop.
+    #[error("the gateway is draining")]
     Draining,
 }
 
 impl From<negotiate::Refusal> for Refusal {
     fn from(refusal: negotiate::Refusal) -> Self {
         match refusal {
-            negotiate::Refusal::BadSdp(why) => Self::BadSdp(why),
-            negotiate::Refusal::NoCodec(why) => Self::NoCodec(why),
-            negotiate::Refusal::NoFingerprint => Self::NoFingerprint,
+            negotiate::Refusal::BadSdp(text) => Self::BadSdp(text),
+            negotiate::Refusal::NoCodec(text) => Self::NoCodec(text),
+            negotiate::Refusal::NoFingerprint => Self::NoFingerprint(refusal.to_string()),
         }
+    }
+}
+
+/// A TURN credential and where to use it: one entry of `iceServers`.
+#[derive(Clone, PartialEq, Eq)]
+pub struct IceConfig {
+    /// `turn:` URLs in order of preference.
+    pub urls: Vec<String>,
+    /// TURN username.
+    pub username: String,
+    /// TURN password.
+    pub credential: String,
+    /// How long new allocations may be opened with it, seconds.
+    pub ttl: u64,
+    /// The end of that, seconds since 1970.
+    pub expires_at: u64,
+}
+
+impl std::fmt::Debug for IceConfig {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("IceConfig").field("urls", &self.urls).finish_non_exhaustive()
     }
 }
