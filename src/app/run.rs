@@ -53,17 +53,17 @@ pub fn run(plan: ServePlan) -> anyhow::Result<()> {
 
     let media = (config.public.ip, config.media.port).into();
     let shards = config.shards.count(engine::cores());
-    let mut relay = relay::Config::new(
-        &config.relay.realm,
-        vec![media],
-        config.public.ip.into(),
-        vec![media.port(), config.listen.udp.port(), config.listen.https.port()],
-    );
-    relay.limits.allocations_per_subject = config.relay.limits.allocations_per_subject;
-    relay.limits.allocations_total =
-        config.relay.limits.allocations_total.div_ceil(u32::try_from(shards)?);
-    relay.limits.permissions_per_allocation = config.relay.limits.permissions_per_allocation;
-    relay.limits.channels_per_allocation = config.relay.limits.channels_per_allocation;
+    let relay = relay::Config {
+        realm: config.relay.realm.clone(),
+        media: vec![media],
+        relayed_ip: config.public.ip.into(),
+        excluded_ports: vec![config.listen.udp.port(), config.listen.https.port()],
+        limits: relay::Limits {
+            allocations: config.relay.limits.allocations_total.div_ceil(u32::try_from(shards)?),
+            allocations_per_subject: config.relay.limits.allocations_per_subject,
+            ..relay::Limits::default()
+        },
+    };
     let data_plane = engine::Config { udp: config.listen.udp, media, shards, relay };
     let (engine, events) = Engine::start(&data_plane, &turn_keys, &mut rng)?;
 

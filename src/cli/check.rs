@@ -187,8 +187,6 @@ fn as_json(config: &Config, turn: &Ring, token: &Ring) -> serde_json::Value {
             "limits": {
                 "allocations_per_subject": limits.allocations_per_subject,
                 "allocations_total": limits.allocations_total,
-                "permissions_per_allocation": limits.permissions_per_allocation,
-                "channels_per_allocation": limits.channels_per_allocation,
             },
         },
         "auth": {
@@ -224,8 +222,6 @@ fn as_text(config: &Config, turn: &Ring, token: &Ring) -> String {
     let limits = &config.relay.limits;
     line("relay.limits.allocations_per_subject", &limits.allocations_per_subject);
     line("relay.limits.allocations_total", &limits.allocations_total);
-    line("relay.limits.permissions_per_allocation", &limits.permissions_per_allocation);
-    line("relay.limits.channels_per_allocation", &limits.channels_per_allocation);
     line("auth.turn_keys_file", &ring(&config.auth.turn_keys, turn));
     line("auth.token_keys_file", &ring(&config.auth.token_keys, token));
     line("auth.credential_ttl", &duration::show(config.auth.credential_ttl));

@@ -125,8 +125,6 @@ relay:
     # One browser may need a dozen: URLs x interfaces x peer connections.
     allocations_per_subject: 32
     allocations_total: 100000
-    permissions_per_allocation: 16
-    channels_per_allocation: 16
 
 auth:
   # Lines of id:base64-secret. The first mints, the others still verify: to rotate, put a new line

@@ -267,15 +267,7 @@ impl Checker<'_> {
         let per_subject =
             limit("allocations_per_subject", defaults.allocations_per_subject, 100_000);
         let total = limit("allocations_total", defaults.allocations_total, 10_000_000);
-        let permissions =
-            limit("permissions_per_allocation", defaults.permissions_per_allocation, 1024);
-        let channels = limit("channels_per_allocation", defaults.channels_per_allocation, 1024);
-        Some(Limits {
-            allocations_per_subject: per_subject?,
-            allocations_total: total?,
-            permissions_per_allocation: permissions?,
-            channels_per_allocation: channels?,
-        })
+        Some(Limits { allocations_per_subject: per_subject?, allocations_total: total? })
     }
 
     fn auth(&self) -> Option<Auth> {

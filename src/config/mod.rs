@@ -110,20 +110,11 @@ pub struct Limits {
     pub allocations_per_subject: u32,
     /// Live allocations of this node.
     pub allocations_total: u32,
-    /// Live permissions of one allocation.
-    pub permissions_per_allocation: u32,
-    /// Bound channels of one allocation.
-    pub channels_per_allocation: u32,
 }
 
 impl Default for Limits {
     fn default() -> Self {
-        Self {
-            allocations_per_subject: 32,
-            allocations_total: 100_000,
-            permissions_per_allocation: 16,
-            channels_per_allocation: 16,
-        }
+        Self { allocations_per_subject: 32, allocations_total: 100_000 }
     }
 }
 

@@ -106,15 +106,7 @@ pub(super) const SCHEMA: [(&str, &[&str]); 9] = [
     ("listen", &["udp", "https", "metrics"]),
     ("media", &["port"]),
     ("relay", &["realm", "urls", "limits"]),
-    (
-        "relay.limits",
-        &[
-            "allocations_per_subject",
-            "allocations_total",
-            "permissions_per_allocation",
-            "channels_per_allocation",
-        ],
-    ),
+    ("relay.limits", &["allocations_per_subject", "allocations_total"]),
     ("auth", &["turn_keys_file", "token_keys_file", "credential_ttl", "session_limit"]),
     ("tls", &["certificate", "key"]),
     ("log", &["level", "format"]),

@@ -22,8 +22,8 @@ use boring::x509::X509;
 
 use super::dtls_ffi as ffi;
 use super::srtp::{self, Profile};
-pub use crate::wire::sdp::{Fingerprint, HashAlgorithm};
 use crate::time::Mono;
+pub use crate::wire::sdp::{Fingerprint, HashAlgorithm};
 
 /// Longest DTLS datagram we send, bytes.
 pub const MTU: usize = 1200;

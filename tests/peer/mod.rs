@@ -83,7 +83,10 @@ impl Remote {
         Self {
             ufrag: value("a=ice-ufrag:"),
             pwd: value("a=ice-pwd:"),
-            media: SocketAddr::new(fields[4].parse().expect("ip"), fields[5].parse().expect("port")),
+            media: SocketAddr::new(
+                fields[4].parse().expect("ip"),
+                fields[5].parse().expect("port"),
+            ),
             audio_ssrc: ssrc[0],
             video_ssrc: ssrc[1],
         }
@@ -117,7 +120,9 @@ pub fn offer(identity: &Identity, direction: &str, ufrag: &str) -> String {
     let mut sdp = String::from(
         "v=0\r\no=- 1 1 IN IP4 0.0.0.0\r\ns=-\r\nt=0 0\r\na=group:BUNDLE 0 1\r\na=msid-semantic: WMS *\r\n",
     );
-    for (mid, line) in [(0, "m=audio 9 UDP/TLS/RTP/SAVPF 111"), (1, "m=video 9 UDP/TLS/RTP/SAVPF 96 97")] {
+    for (mid, line) in
+        [(0, "m=audio 9 UDP/TLS/RTP/SAVPF 111"), (1, "m=video 9 UDP/TLS/RTP/SAVPF 96 97")]
+    {
         let codec = if mid == 0 {
             "a=rtpmap:111 opus/48000/2\r\na=fmtp:111 minptime=10;useinbandfec=1\r\n"
         } else {
@@ -305,9 +310,7 @@ impl Peer {
                     self.drain(stream.get_mut());
                     return stream;
                 }
-                Err(HandshakeError::Failure(mid))
-                    if mid.error().code() == ErrorCode::WANT_READ =>
-                {
+                Err(HandshakeError::Failure(mid)) if mid.error().code() == ErrorCode::WANT_READ => {
                     mid
                 }
                 Err(HandshakeError::WouldBlock(mid)) => mid,

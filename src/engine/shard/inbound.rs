@@ -5,9 +5,7 @@ use std::net::SocketAddr;
 use super::{Endpoint, Lane, Role, Shard, Target};
 use crate::engine::mailbox::Message;
 use crate::engine::parked::Verdict;
-use crate::ids::{
-    AllocationHandle, ClientAddr, FiveTuple, Path, SessionId, ShardId, Transport,
-};
+use crate::ids::{AllocationHandle, ClientAddr, FiveTuple, Path, SessionId, ShardId, Transport};
 use crate::metrics::Id;
 use crate::relay::{Handled, ToPeer};
 use crate::session::{Received, ice_lite};

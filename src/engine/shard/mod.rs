@@ -30,15 +30,12 @@ use super::mailbox::{Event, Mailbox};
 use super::media::{BatchPool, MediaBatch};
 use super::parked::ParkedTable;
 use super::sys::udp::{RECV_BATCH, RecvBatch};
-use crate::forward::{Cache, PacketHead, Wants};
-use crate::ids::{
-    AllocationHandle, ClientAddr, FiveTuple, Path, SessionId, ShardId, StreamId, Transport,
-};
+use crate::forward::{Cache, Wants};
+use crate::ids::{SessionId, ShardId, StreamId};
 use crate::metrics::{Counters, Hist, Id, Published};
-use crate::relay::{HEADROOM, Handled, Relay, Route, TAILROOM};
-use crate::session::{self, Received, ice_lite, srtp};
+use crate::relay::{HEADROOM, Relay, TAILROOM};
+use crate::session::{self, srtp};
 use crate::time::{Mono, Now};
-use crate::wire::mux::{Inner, inner};
 
 /// Receive calls in one turn before timers and messages get theirs.
 const RECV_CALLS: usize = 8;
@@ -88,11 +85,7 @@ enum Target {
         session: SessionId,
     },
     /// A session of another shard; the check that proved it, for the move.
-    Elsewhere {
-        session: SessionId,
-        by: ShardId,
-        check: Vec<u8>,
-    },
+    Elsewhere { session: SessionId, by: ShardId, check: Vec<u8> },
 }
 
 #[derive(Debug, Default)]
