@@ -149,7 +149,7 @@ impl Control {
         let stream = self.directory(|d| d.stream(name)).ok_or(Refusal::NobodyPublishing)?;
         let (spec, plan) = {
             let mut rng = self.inner.rng.lock().unwrap_or_else(PoisonError::into_inner);
-            negotiate::play(&offer, &stream.spec, &mut *rng)?
+            negotiate::play(&offer, &stream.spec, &mut rng)?
         };
         let entry = |session| Entry::player(session, Arc::clone(&stream));
         let role = BlueprintRole::Play(Arc::clone(&stream), spec);
