@@ -1,5 +1,6 @@
 //! veilgate: the relay-first WebRTC media gateway.
 
+pub mod auth;
 pub mod ids;
 pub mod metrics;
 pub mod time;

@@ -1,0 +1,4 @@
+//! TURN credentials (mint, verify), tokens and their grants, keyrings with rotation.
+
+pub mod secret;
+pub mod turn;
