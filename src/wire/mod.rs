@@ -4,3 +4,4 @@ pub mod channel_data;
 pub mod media;
 pub mod mux;
 pub mod stun;
+pub mod turn;

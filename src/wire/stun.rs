@@ -5,6 +5,7 @@
 
 use std::fmt;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::ops::Range;
 
 use aws_lc_rs::{constant_time, hmac};
 use boring::hash::{Hasher, MessageDigest};
@@ -69,6 +70,8 @@ pub mod attr {
     pub const USE_CANDIDATE: u16 = 0x0025;
     /// ADDITIONAL-ADDRESS-FAMILY.
     pub const ADDITIONAL_ADDRESS_FAMILY: u16 = 0x8000;
+    /// ADDRESS-ERROR-CODE.
+    pub const ADDRESS_ERROR_CODE: u16 = 0x8001;
     /// SOFTWARE.
     pub const SOFTWARE: u16 = 0x8022;
     /// FINGERPRINT.
@@ -251,6 +254,20 @@ impl<'a> Message<'a> {
     #[must_use]
     pub fn first(&self, kind: u16) -> Option<&'a [u8]> {
         self.attributes().find(|(k, _)| *k == kind).map(|(_, value)| value)
+    }
+
+    /// Where the value of the first attribute of a type lies in the datagram.
+    #[must_use]
+    pub fn range_of(&self, kind: u16) -> Option<Range<usize>> {
+        let mut attributes = self.attributes();
+        let mut start = attributes.at;
+        while let Some((found, value)) = attributes.next() {
+            if found == kind {
+                return Some(start + 4..start + 4 + value.len());
+            }
+            start = attributes.at;
+        }
+        None
     }
 
     /// An attribute as UTF-8 text.
