@@ -3,5 +3,6 @@
 pub mod auth;
 pub mod ids;
 pub mod metrics;
+pub mod relay;
 pub mod time;
 pub mod wire;
