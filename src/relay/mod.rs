@@ -58,10 +58,10 @@ use crate::auth::turn::Keys;
 use crate::ids::{AllocationHandle, FiveTuple, Path, ShardId};
 use crate::metrics::{Counters, Id};
 use crate::time::{Mono, Now};
+use crate::wire::channel_data;
 use crate::wire::mux::{Outer, outer};
 use crate::wire::stun::{Class, Message, Method, attr};
 use crate::wire::turn::Family;
-use crate::wire::{channel_data, stun};
 use policy::{Policy, Scope};
 use sketch::ReplyCap;
 use table::{RandomKey, Table};
@@ -279,7 +279,7 @@ impl Relay {
     }
 
     fn on_channel_data(
-        &mut self,
+        &self,
         now: Mono,
         tuple: FiveTuple,
         datagram: &[u8],
@@ -339,7 +339,7 @@ impl Relay {
 
     /// RFC 8656 section 11.2. Send indications are not authenticated; the 5-tuple is.
     fn on_send(
-        &mut self,
+        &self,
         now: Mono,
         tuple: FiveTuple,
         message: &Message<'_>,
@@ -426,7 +426,7 @@ impl Relay {
     pub fn handle_timeout(&mut self, now: Now, counters: &mut Counters) {
         self.clock = self.clock.max(now.mono);
         for _ in 0..TIMEOUT_BATCH {
-            let Some(handle) = self.timers.pop_due(now.mono, &mut self.table) else { return };
+            let Some(handle) = self.timers.pop_due(now.mono, &mut self.table) else { break };
             let Some(allocation) = self.table.get_mut(handle.index) else { continue };
             if allocation.expires <= now.mono {
                 self.end(now, handle.index, End::Expired, counters);
@@ -445,8 +445,8 @@ impl Relay {
                 }
             }
             self.timers.arm(handle.index, &mut self.table);
-            self.publish(counters);
         }
+        self.publish(counters);
     }
 
     /// The next allocation that has ended; to be called until `None` after every other call.
@@ -481,15 +481,16 @@ impl Relay {
     /// A virtual port: random, not excluded, even when asked for.
     fn draw_port(&mut self, even: bool) -> u16 {
         let mask = if even { !1 } else { !0 };
-        let mut port = self.rng.random_range(FIRST_PORT..=u16::MAX) & mask;
-        // Ends: `new` has found an even port that is free.
-        while self.config.excluded_ports.binary_search(&port).is_ok() {
-            port = match port.checked_add(if even { 2 } else { 1 }) {
-                Some(next) => next,
-                None => FIRST_PORT,
-            };
+        let taken = |port: u16| self.config.excluded_ports.binary_search(&port).is_ok();
+        for _ in 0..64 {
+            let port = self.rng.random_range(FIRST_PORT..=u16::MAX) & mask;
+            if !taken(port) {
+                return port;
+            }
         }
-        port
+        // Nearly everything is excluded: the first that is free. `new` has found one.
+        let step = if even { 2 } else { 1 };
+        (FIRST_PORT..=u16::MAX).step_by(step).find(|port| !taken(*port)).unwrap_or(FIRST_PORT)
     }
 }
 

@@ -104,7 +104,7 @@ mod tests {
     fn nonce_is_good_only_for_its_address_and_hour() {
         let keys = NonceKeys::new([1; 32], None);
         let nonce = keys.mint(NOW, client(5000));
-        let at = |secs| Unix::from_secs(1_780_000_000 + secs);
+        let at = |secs: u64| Unix::from_secs(1_780_000_000 + secs);
         assert!(keys.verify(NOW, client(5000), &nonce));
         assert!(keys.verify(at(3600), client(5000), &nonce));
         assert!(!keys.verify(at(3601), client(5000), &nonce));
