@@ -188,8 +188,7 @@ fn welcome(dev: &DevInfo, control: &Control, tokens: &TokenKeys) -> anyhow::Resu
     let text = format!(
         "\n\
          veilgate is running. Open in a browser (the certificate is signed by {ca}):\n\
-         \n  publish  {page}#stream=lobby/cam1&mode=publish&token={token}\
-         \n  watch    {page}#stream=lobby/cam1&mode=watch&token={token}\n\
+         \n  {page}#stream=lobby/cam1&token={token}\n\
          \nA token for lobby/*, good for 12 hours:\n  {token}\n\
          \nA TURN credential, good for {minutes} minutes:\
          \n  urls        {urls}\n  username    {username}\n  credential  {credential}\n\n",
