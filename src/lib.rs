@@ -45,7 +45,7 @@ pub mod config;
 pub mod control;
 pub mod engine;
 pub mod forward;
-//pub mod http;
+pub mod http;
 pub mod ids;
 pub mod metrics;
 pub mod relay;

@@ -24,10 +24,10 @@ const PATIENCE: Duration = Duration::from_secs(10);
 const TLS_HANDSHAKE: u8 = 0x16;
 
 /// An HTTP connection after TLS, its first bytes read ahead.
-pub type HttpStream = Prefixed<TlsStream<TcpStream>>;
+pub(super) type HttpStream = Prefixed<TlsStream<TcpStream>>;
 
 /// Accepts for ever. `serve` gets each HTTP connection.
-pub async fn accept<S, F>(listener: TcpListener, tls: TlsAcceptor, serve: S)
+pub(super) async fn accept<S, F>(listener: TcpListener, tls: TlsAcceptor, serve: S)
 where
     S: Fn(HttpStream) -> F + Clone + Send + 'static,
     F: Future<Output = ()> + Send + 'static,
@@ -73,7 +73,7 @@ async fn open(stream: TcpStream, tls: TlsAcceptor) -> Option<HttpStream> {
 
 /// A stream with bytes read ahead put back in front.
 #[derive(Debug)]
-pub struct Prefixed<S> {
+pub(super) struct Prefixed<S> {
     prefix: Vec<u8>,
     taken: usize,
     stream: S,
@@ -81,7 +81,7 @@ pub struct Prefixed<S> {
 
 impl<S> Prefixed<S> {
     /// Puts `prefix` back.
-    pub const fn new(prefix: Vec<u8>, stream: S) -> Self {
+    pub(super) const fn new(prefix: Vec<u8>, stream: S) -> Self {
         Self { prefix, taken: 0, stream }
     }
 }

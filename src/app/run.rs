@@ -11,17 +11,19 @@ use rand::SeedableRng;
 use rand::rngs::StdRng;
 use tokio::net::TcpListener;
 use tokio::signal::unix::{SignalKind, signal};
+use tokio::sync::watch;
 use tokio_rustls::TlsAcceptor;
 
 use super::dev::DevInfo;
+use super::gateway::Gateway;
 use super::listener;
 use crate::auth::token::{TokenKeys, TokenRequest};
 use crate::auth::turn::Keys;
+use crate::cli::{ServePlan, print};
 use crate::config::Format;
 use crate::control::{self, Control, Principal};
 use crate::engine::{self, Engine};
 use crate::http;
-use crate::cli::{ServePlan, print};
 use crate::metrics::{Exposition, LogFormat, init_log};
 use crate::relay;
 use crate::session::dtls;
@@ -95,14 +97,30 @@ pub fn run(plan: ServePlan) -> anyhow::Result<()> {
         tokio::spawn(rotate(control.clone()));
         let https = bind(config.listen.https, "HTTPS").await?;
         let loopback = bind(config.listen.metrics, "metrics").await?;
-        let gateway = http::Gateway::new(control.clone(), token_keys.clone(), Arc::clone(&ready));
-        let router = http::router(gateway.clone());
-        let serving = tokio::spawn(listener::accept(
+        let gateway = Gateway::new(control.clone(), exposition, Arc::clone(&ready));
+        let (stop, stopping) = watch::channel(false);
+        // A browser would apply HSTS for `localhost` to every other port there as well.
+        let hsts = if dev.is_some() { Duration::ZERO } else { http::Config::default().hsts };
+        let http = http::Config { hsts, ..http::Config::default() };
+        let router = http::router(gateway.clone(), Arc::clone(&token_keys), http);
+        let accepting = tokio::spawn(listener::accept(
             https,
             TlsAcceptor::from(Arc::new(tls)),
-            move |stream| http::server::serve_connection(stream, router.clone()),
+            move |stream| {
+                let mut stopping = stopping.clone();
+                let stop = async move {
+                    // An error means that the sender is gone: the process ends.
+                    let _gone = stopping.wait_for(|stop| *stop).await;
+                };
+                http::server::serve_connection(stream, router.clone(), stop)
+            },
         ));
-        tokio::spawn(http::server::serve_loopback(loopback, gateway, exposition));
+        let local = http::server::local_router(gateway);
+        tokio::spawn(async move {
+            if let Err(error) = http::server::serve_local(loopback, local).await {
+                tracing::error!(%error, "metrics are not served");
+            }
+        });
         ready.store(true, Ordering::Release);
         tracing::info!(
             udp = %config.listen.udp,
@@ -119,7 +137,8 @@ pub fn run(plan: ServePlan) -> anyhow::Result<()> {
         stopped(&engine).await?;
         ready.store(false, Ordering::Release);
         tracing::info!("stopping");
-        serving.abort();
+        accepting.abort();
+        let _nobody_connected = stop.send(true);
         anyhow::Ok(())
     });
     engine.stop();

@@ -1,6 +1,6 @@
 //! A small WebRTC endpoint for tests: TURN, ICE, DTLS and SRTP over one blocking UDP socket.
 //! BoringSSL is the DTLS client; the TURN side is checked against other clients elsewhere.
-#![allow(dead_code, reason = "each test uses its part")]
+#![allow(dead_code, unreachable_pub, reason = "each test uses its part")]
 
 pub mod gateway;
 
