@@ -13,6 +13,10 @@
 //! - Replies to requests that are not authenticated are capped per source prefix.
 //! - A request with a stale nonce gets 438 before its MESSAGE-INTEGRITY is looked at: the check of
 //!   the nonce is the cheaper one, and it proves the source address.
+//! - The policy is asked before a ChannelBind's number is looked at and before the family of a peer
+//!   is: a denied peer is 403 in whatever dress it comes.
+//! - A verified key is kept with its allocation: it serves the allocation's refreshes until the
+//!   session limit, also when the secret it came from has left the key ring.
 //! - 401 to a genuine credential after its time (8489 knows no expiry).
 //! - ERROR-CODE carries no reason phrase, and SOFTWARE is never sent (8489 sections 14.8, 14.14):
 //!   bytes on the wire that help only a scanner.
@@ -182,6 +186,12 @@ impl fmt::Debug for Relay {
             .finish_non_exhaustive()
     }
 }
+
+// A shard builds its relay before its thread starts.
+const _: () = {
+    const fn is_send<T: Send>() {}
+    is_send::<Relay>();
+};
 
 /// Why an allocation ends.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]

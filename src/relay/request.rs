@@ -465,7 +465,7 @@ impl Relay {
         index: u32,
         counters: &mut Counters,
     ) -> Result<Answer, Refusal> {
-        let number = turn::channel_number(message)?.ok_or(Refusal::BadRequest)?;
+        let number = turn::channel_number(message);
         let peer = message.xor_address(attr::XOR_PEER_ADDRESS).ok_or(Refusal::BadRequest)?;
         let allocation = self.table.get_mut(index).ok_or(Refusal::Mismatch)?;
         let admitted = self
@@ -476,6 +476,9 @@ impl Relay {
         if peer.is_ipv4() != self.config.relayed_ip.is_ipv4() {
             return Err(Refusal::PeerFamily);
         }
+        // After the policy: a denied peer is 403 on any number. (coturn 4.6's client draws numbers
+        // up to 0x7FFF, as RFC 5766 had it.)
+        let number = number?.ok_or(Refusal::BadRequest)?;
         for (media, channel) in allocation.channels.iter().enumerate() {
             let same = (channel.number == number, media == admitted.media);
             if channel.until > now && same != (true, true) && same != (false, false) {

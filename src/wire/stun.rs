@@ -549,7 +549,8 @@ impl<'b> Builder<'b> {
         }
     }
 
-    /// Adds ERROR-CODE (section 14.8). `reason` is a constant of ours, or empty.
+    /// Adds ERROR-CODE (section 14.8). `reason` is a constant of ours of at most 60 bytes,
+    /// or empty.
     pub fn error_code(&mut self, code: u16, reason: &str) {
         let mut value = [0; 4 + 60];
         value[2] = (code / 100) as u8 & 7;
