@@ -62,11 +62,8 @@ fn sequence_of(packet: &[u8]) -> u16 {
 #[test]
 fn header_is_the_players_own_and_the_payload_untouched() {
     let mut viewer = Viewer::new(&[AUDIO, VIDEO], true);
-    let meta = Meta {
-        audio_level: Some(0x85),
-        orientation: Some(2),
-        playout_delay: Some([1, 2, 3]),
-    };
+    let meta =
+        Meta { audio_level: Some(0x85), orientation: Some(2), playout_delay: Some([1, 2, 3]) };
     let head = PacketHead { marker: true, meta, ..head(70_000, true) };
     let first = viewer.write(at(0), &head, KEY).expect("written");
     let rtp = Rtp::parse(&first).expect("valid");

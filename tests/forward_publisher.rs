@@ -46,7 +46,7 @@ fn extension_values_pass_and_nothing_else_does() {
     assert_eq!(media.meta.orientation, Some(1));
     assert_eq!(media.meta.playout_delay, Some([1, 2, 3]));
     assert_eq!(media.meta.audio_level, None);
-    assert_eq!(&packet[media.payload.clone()], KEY);
+    assert_eq!(&packet[media.payload], KEY);
     let packet = rtp((111, AUDIO_SSRC, 1, 0), &[(LEVEL, &[0x85])], b"x");
     assert_eq!(rig.rtp(at(0), &packet).expect("taken").meta.audio_level, Some(0x85));
 }
@@ -83,7 +83,7 @@ fn lost_packets_are_asked_for_recovered_by_rtx_and_given_up() {
     let packet = rtx(500, 65535, MORE);
     let recovered = rig.rtp(at(30), &packet).expect("taken");
     assert_eq!((recovered.track, recovered.sequence), (VIDEO, first + 1));
-    assert_eq!(&packet[recovered.payload.clone()], MORE);
+    assert_eq!(&packet[recovered.payload], MORE);
     assert!(rig.rtp(at(30), &rtx(501, 65535, MORE)).is_none());
     assert_eq!(rig.rtcp(at(51)), ["nack c0de0000 [0]"]);
     let mut words = Vec::new();

@@ -193,13 +193,7 @@ impl Seat {
         self.send(now, &slot[..len]);
     }
 
-    fn repeat(
-        &mut self,
-        now: Now,
-        head: &PacketHead,
-        payload: &[u8],
-        counters: &mut Counters,
-    ) {
+    fn repeat(&mut self, now: Now, head: &PacketHead, payload: &[u8], counters: &mut Counters) {
         let mut slot = [0; MAX_PAYLOAD + MAX_OVERHEAD];
         let player = &mut self.player;
         if let Some(len) = player.write_retransmission(now, head, payload, &mut slot, counters) {
@@ -390,7 +384,8 @@ impl World {
 
     fn end(&self) {
         for (track, given) in self.given.iter().enumerate() {
-            let numbers: Vec<u32> = given.values().map(|payload| number_in(track, payload)).collect();
+            let numbers: Vec<u32> =
+                given.values().map(|payload| number_in(track, payload)).collect();
             assert!(numbers.is_sorted(), "sequence is the sender's order");
         }
         for seat in &self.seats {

@@ -42,7 +42,8 @@ impl Offset {
     /// A sender report with the time `ntp` (32.32, since 1900) arrived.
     pub(crate) fn observe(&mut self, arrival: Unix, ntp: u64) {
         let offset = (arrival.as_micros() as i64).saturating_sub(micros(ntp));
-        if self.get().is_some_and(|known| offset.saturating_sub(known).unsigned_abs() > STEP_MICROS) {
+        if self.get().is_some_and(|known| offset.saturating_sub(known).unsigned_abs() > STEP_MICROS)
+        {
             *self = Self::default();
         }
         match &mut self.current {

@@ -98,47 +98,56 @@ mod tests {
 
     #[test]
     fn vp8_keyframe_is_found_behind_any_descriptor() {
-        expect(CodecName::Vp8, &[
-            (&[0x10, 0x00], true),
-            (&[0x10, 0x01], false),
-            (&[0x00, 0x00], false),
-            (&[0x11, 0x00], false),
-            (&[0x90, 0x80, 0x12, 0x00], true),
-            (&[0x90, 0x80, 0x92, 0x34, 0x00], true),
-            (&[0x90, 0xE0, 0x92, 0x34, 1, 2, 0x00], true),
-            (&[0x90, 0xF0, 0x92, 0x34, 1, 2, 0x01], false),
-            (&[0x90, 0x80, 0x92], false),
-            (&[], false),
-        ]);
+        expect(
+            CodecName::Vp8,
+            &[
+                (&[0x10, 0x00], true),
+                (&[0x10, 0x01], false),
+                (&[0x00, 0x00], false),
+                (&[0x11, 0x00], false),
+                (&[0x90, 0x80, 0x12, 0x00], true),
+                (&[0x90, 0x80, 0x92, 0x34, 0x00], true),
+                (&[0x90, 0xE0, 0x92, 0x34, 1, 2, 0x00], true),
+                (&[0x90, 0xF0, 0x92, 0x34, 1, 2, 0x01], false),
+                (&[0x90, 0x80, 0x92], false),
+                (&[], false),
+            ],
+        );
     }
 
     #[test]
     fn vp9_keyframe_is_the_lowest_layer_of_an_unpredicted_frame() {
-        expect(CodecName::Vp9, &[
-            (&[0x8A, 0x92, 0x34], true),
-            (&[0xCA, 0x92, 0x34], false),
-            (&[0x82, 0x92, 0x34], false),
-            (&[0xAA, 0x12, 0x00], true),
-            (&[0xAA, 0x12, 0x02], false),
-            (&[0xAA, 0x12], false),
-        ]);
+        expect(
+            CodecName::Vp9,
+            &[
+                (&[0x8A, 0x92, 0x34], true),
+                (&[0xCA, 0x92, 0x34], false),
+                (&[0x82, 0x92, 0x34], false),
+                (&[0xAA, 0x12, 0x00], true),
+                (&[0xAA, 0x12, 0x02], false),
+                (&[0xAA, 0x12], false),
+            ],
+        );
     }
 
     #[test]
     fn h264_keyframe_is_found_in_each_packetisation() {
-        expect(CodecName::H264, &[
-            (&[0x67, 1], true),
-            (&[0x65, 1], true),
-            (&[0x68, 1], false),
-            (&[0x41, 1], false),
-            (&[0x78, 0, 2, 0x09, 1, 0, 2, 0x67, 1], true),
-            (&[0x78, 0, 2, 0x09, 1, 0, 2, 0x61, 1], false),
-            (&[0x78, 0xFF, 0xFF, 0x09], false),
-            (&[0x7C, 0x85], true),
-            (&[0x7C, 0x05], false),
-            (&[0x7C, 0x81], false),
-            (&[0x7C], false),
-        ]);
+        expect(
+            CodecName::H264,
+            &[
+                (&[0x67, 1], true),
+                (&[0x65, 1], true),
+                (&[0x68, 1], false),
+                (&[0x41, 1], false),
+                (&[0x78, 0, 2, 0x09, 1, 0, 2, 0x67, 1], true),
+                (&[0x78, 0, 2, 0x09, 1, 0, 2, 0x61, 1], false),
+                (&[0x78, 0xFF, 0xFF, 0x09], false),
+                (&[0x7C, 0x85], true),
+                (&[0x7C, 0x05], false),
+                (&[0x7C, 0x81], false),
+                (&[0x7C], false),
+            ],
+        );
     }
 
     #[test]

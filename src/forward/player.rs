@@ -158,7 +158,8 @@ impl Player {
                 return None;
             }
         };
-        let Some(len) = rewrite::write(&track.spec, track.plain(head, sequence), head, payload, slot)
+        let Some(len) =
+            rewrite::write(&track.spec, track.plain(head, sequence), head, payload, slot)
         else {
             counters.inc(Id::ForwardDropTooLarge);
             return None;

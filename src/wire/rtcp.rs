@@ -174,9 +174,7 @@ fn packet(kind: u8, count: u8, body: &[u8]) -> Result<Packet<'_>, Malformed> {
             Ok(Packet::ReceiverReport { ssrc, blocks })
         }
         (SDES, _) => Ok(Packet::Sdes(Cnames { rest: body, chunks: count })),
-        (BYE, _) => {
-            Ok(Packet::Bye(Ssrcs { rest: body.get(..4 * items).ok_or(Malformed)? }))
-        }
+        (BYE, _) => Ok(Packet::Bye(Ssrcs { rest: body.get(..4 * items).ok_or(Malformed)? })),
         (RTPFB, FMT_NACK) => {
             let (media, fci) = feedback(body)?;
             Ok(Packet::Nack { media, lost: Lost { rest: fci, base: 0, mask: 0 } })
@@ -650,9 +648,8 @@ mod tests {
             let read: Vec<_> = Compound::new(bytes).collect();
             assert!(matches!(read[..], [Err(Malformed)]), "{bytes:?}");
         }
-        let remb = [
-            0x8F, 206, 0, 4, 0, 0, 0, 1, 0, 0, 0, 0, b'R', b'E', b'M', b'B', 0, 0xFF, 0xFF, 0xFF,
-        ];
+        let remb =
+            [0x8F, 206, 0, 4, 0, 0, 0, 1, 0, 0, 0, 0, b'R', b'E', b'M', b'B', 0, 0xFF, 0xFF, 0xFF];
         assert!(matches!(Compound::new(&remb).next(), Some(Err(Malformed))));
     }
 

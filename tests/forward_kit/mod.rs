@@ -170,6 +170,7 @@ impl Rig {
         let mut out = [0; 1200];
         while let Some(len) = self.publisher.poll_rtcp(now, &mut out, &mut self.counters) {
             words.extend(words_of(&out[..len]));
+            assert!(words.len() < 1000, "polling comes to an end");
         }
         words
     }
