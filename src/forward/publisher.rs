@@ -180,6 +180,18 @@ impl Publisher {
         if !led {
             return None;
         }
+        // NACKs come first, for what they give up asks for a keyframe; PLIs keep their room.
+        let reserved = FEEDBACK_HEADER * (1 + tracks.len());
+        for track in tracks.iter_mut() {
+            // Four bytes hold at least one number.
+            let room = writer.room().saturating_sub(reserved) / 4;
+            let lost = track.missing.sweep(now.mono, room, &mut self.ask);
+            track.on_lost(lost, counters);
+            let Some(media) = track.ssrc().filter(|_| !self.ask.is_empty()) else { continue };
+            if writer.nack(self.ssrc, media, self.ask.iter().copied()) {
+                counters.add(Id::ForwardNackSent, self.ask.len() as u64);
+            }
+        }
         for track in tracks.iter_mut() {
             if writer.room() < FEEDBACK_HEADER {
                 break;
@@ -188,16 +200,6 @@ impl Publisher {
                 && writer.pli(self.ssrc, media)
             {
                 counters.inc(Id::ForwardKeyframeSent);
-            }
-        }
-        for track in tracks.iter_mut() {
-            // Four bytes hold at least one number.
-            let room = writer.room().saturating_sub(FEEDBACK_HEADER) / 4;
-            let lost = track.missing.sweep(now.mono, room, &mut self.ask);
-            track.on_lost(lost, counters);
-            let Some(media) = track.ssrc().filter(|_| !self.ask.is_empty()) else { continue };
-            if writer.nack(self.ssrc, media, self.ask.iter().copied()) {
-                counters.add(Id::ForwardNackSent, self.ask.len() as u64);
             }
         }
         (report || writer.len() > lead).then(|| writer.len())
