@@ -134,13 +134,13 @@ impl Collector for DataPlane {
                 cumulative += self.sum(base + i);
                 let mut bucket = proto::Bucket::default();
                 bucket.set_cumulative_count(cumulative);
-                bucket.set_upper_bound(*bound as f64 * def.scale);
+                bucket.set_upper_bound(*bound as f64 / def.per_unit);
                 buckets.push(bucket);
             }
             histogram.set_bucket(buckets);
             cumulative += self.sum(base + def.bounds.len());
             histogram.set_sample_count(cumulative);
-            histogram.set_sample_sum(self.sum(base + def.bounds.len() + 1) as f64 * def.scale);
+            histogram.set_sample_sum(self.sum(base + def.bounds.len() + 1) as f64 / def.per_unit);
             let mut metric = proto::Metric::default();
             metric.set_histogram(histogram);
             families.push(family(def.name, def.help, proto::MetricType::HISTOGRAM, metric));

@@ -21,10 +21,10 @@ pub struct HistDef {
     pub name: &'static str,
     /// For `# HELP`.
     pub help: &'static str,
-    /// Upper bounds, ascending, in units of `scale`; `+Inf` is implied.
+    /// Upper bounds, ascending, in counted units; `+Inf` is implied.
     pub bounds: &'static [u64],
-    /// What one counted unit is in the exposed unit (1e-6: microseconds counted, seconds exposed).
-    pub scale: f64,
+    /// Counted units in one exposed unit (1e6: microseconds counted, seconds exposed).
+    pub per_unit: f64,
 }
 
 /// Definitions, in the order of [`Hist`].
@@ -33,25 +33,25 @@ pub const HISTS: &[HistDef] = &[
         name: "veilgate_engine_loop_lag_seconds",
         help: "How long a turn of the shard loop kept other input waiting",
         bounds: &[50, 100, 250, 500, 1_000, 2_500, 5_000, 10_000, 25_000, 100_000],
-        scale: 1e-6,
+        per_unit: 1e6,
     },
     HistDef {
         name: "veilgate_engine_recv_batch_datagrams",
         help: "Datagrams taken by one receive call",
         bounds: &[1, 2, 4, 8, 16, 32, 64, 128, 256],
-        scale: 1.0,
+        per_unit: 1.0,
     },
     HistDef {
         name: "veilgate_engine_send_batch_datagrams",
         help: "Datagrams given to one send call",
         bounds: &[1, 2, 4, 8, 16, 32, 64, 128, 256],
-        scale: 1.0,
+        per_unit: 1.0,
     },
     HistDef {
         name: "veilgate_engine_run_length_segments",
         help: "Equal segments in a row towards one client",
         bounds: &[1, 2, 4, 8, 16, 32, 64],
-        scale: 1.0,
+        per_unit: 1.0,
     },
 ];
 

@@ -188,7 +188,6 @@ impl Shard {
         if let Some(packet) = publisher.on_rtp(self.now, rtp, &mut self.counters)
             && let Some(payload) = rtp.get(packet.payload)
         {
-            self.counters.inc(Id::ForwardReceived);
             self.stage(endpoint.stream.spec.id, packet.head, payload);
         }
     }

@@ -192,7 +192,6 @@ impl Shard {
         });
         self.detach(index, endpoint);
         self.parts.parked.remove(&endpoint.ufrag);
-        tracing::info!(session = %endpoint.id, reason = ?reason, "session ended");
         self.tell(Event::Ended(endpoint.id, reason));
     }
 
