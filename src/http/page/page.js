@@ -1,0 +1,185 @@
+// The page: two buttons, two pictures, and the numbers below them.
+
+import { camera, cameraTrouble, testPicture } from './media.js';
+import { Meter } from './stats.js';
+import { play, publish } from './veilgate.js';
+
+const form = document.querySelector('#who');
+const nameField = document.querySelector('#name');
+const tokenField = document.querySelector('#token');
+
+/** Names and token from the fragment; the token then leaves the address bar and the history. */
+function readFragment() {
+  const given = new URLSearchParams(location.hash.slice(1));
+  if (given.has('stream')) nameField.value = given.get('stream');
+  if (!given.has('token')) return;
+  tokenField.value = given.get('token');
+  given.delete('token');
+  const rest = given.toString().replaceAll('%2F', '/');
+  history.replaceState(null, '', rest ? `#${rest}` : location.pathname);
+}
+
+function bits(perSecond) {
+  if (perSecond >= 1e6) return `${(perSecond / 1e6).toFixed(2)} Mbit/s`;
+  return `${Math.round(perSecond / 1e3)} kbit/s`;
+}
+
+function rows(numbers, lossMatters) {
+  const list = [
+    ['Path', numbers.path, !numbers.relayed],
+    ['Bitrate', bits(numbers.bitsPerSecond)],
+    ['Audio', bits(numbers.audioBitsPerSecond)],
+    ['Frames', `${numbers.frames} (${Math.round(numbers.framesPerSecond)} a second)`],
+    ['Picture', numbers.width ? `${numbers.width} × ${numbers.height}` : '–'],
+    ['Round trip', numbers.rttMs === null ? '–' : `${numbers.rttMs.toFixed(1)} ms`],
+  ];
+  if (lossMatters) list.push(['Lost packets', String(numbers.lost)]);
+  return list;
+}
+
+const STATES = {
+  connecting: 'Connecting…',
+  live: 'Live.',
+  stopped: 'Stopped.',
+  failed: 'Stopped.',
+};
+
+/** One half of the page: a button that starts and stops one session. */
+class Side {
+  constructor(root, { words, start }) {
+    this.video = root.querySelector('video');
+    this.button = root.querySelector('.go');
+    this.stateLine = root.querySelector('.state');
+    this.troubleLine = root.querySelector('.trouble');
+    this.table = root.querySelector('.numbers');
+    this.words = words;
+    this.start = start;
+    this.session = null;
+    this.lossMatters = root.dataset.side === 'watch';
+    this.button.addEventListener('click', () => this.toggle());
+  }
+
+  trouble(text) {
+    this.troubleLine.textContent = text;
+    this.troubleLine.hidden = text === '';
+  }
+
+  say(state, text) {
+    this.stateLine.textContent = text;
+    this.stateLine.dataset.state = state;
+  }
+
+  pressed(on) {
+    this.button.setAttribute('aria-pressed', String(on));
+    this.button.textContent = on ? 'Stop' : this.words;
+  }
+
+  async toggle() {
+    if (this.session) {
+      this.button.disabled = true;
+      await this.session.close();
+      this.button.disabled = false;
+      return;
+    }
+    this.trouble('');
+    if (!form.reportValidity()) return;
+    this.button.disabled = true;
+    try {
+      const onstate = (state, detail) => this.onState(state, detail);
+      this.session = await this.start({
+        name: nameField.value.trim(),
+        token: tokenField.value.trim(),
+        onstate,
+      });
+      this.pressed(true);
+      this.measure();
+    } catch (error) {
+      this.trouble(cameraTrouble(error));
+    }
+    this.button.disabled = false;
+  }
+
+  onState(state, { error, retryInMs } = {}) {
+    if (state === 'waiting') {
+      this.say(state, `Trying again in ${Math.max(1, Math.round(retryInMs / 1000))} s…`);
+      this.trouble(error.message);
+      return;
+    }
+    this.say(state, STATES[state]);
+    if (state === 'live') this.trouble('');
+    if (state === 'failed') this.trouble(error?.message ?? String(error));
+    if (state === 'failed' || state === 'stopped') this.ended();
+  }
+
+  ended() {
+    this.session = null;
+    this.pressed(false);
+    this.video.srcObject = null;
+    this.table.replaceChildren();
+    this.onended?.();
+  }
+
+  async measure() {
+    const { session } = this;
+    const meter = new Meter();
+    while (this.session === session) {
+      const reports = await session.stats();
+      if (this.session !== session) return;
+      this.show(rows(meter.read(reports), this.lossMatters));
+      await new Promise((resolve) => setTimeout(resolve, 1000));
+    }
+  }
+
+  show(list) {
+    if (this.table.children.length !== list.length) {
+      this.table.replaceChildren(
+        ...list.map(([title]) => {
+          const cell = document.createElement('div');
+          const term = document.createElement('dt');
+          term.textContent = title;
+          cell.append(term, document.createElement('dd'));
+          return cell;
+        }),
+      );
+    }
+    list.forEach(([, text, bad], i) => {
+      const value = this.table.children[i].lastElementChild;
+      if (value.textContent !== text) value.textContent = text;
+      value.toggleAttribute('data-bad', Boolean(bad));
+    });
+  }
+}
+
+const sender = new Side(document.querySelector('[data-side=publish]'), {
+  words: 'Publish',
+  async start(options) {
+    const test = document.querySelector('input[name=source]:checked').value === 'test';
+    const source = test ? testPicture() : { stream: await camera() };
+    sender.onended = () => {
+      source.stop?.();
+      for (const track of source.stream.getTracks()) track.stop();
+    };
+    sender.video.srcObject = source.stream;
+    return publish({ ...options, stream: source.stream });
+  },
+});
+
+const watcher = new Side(document.querySelector('[data-side=watch]'), {
+  words: 'Watch',
+  async start(options) {
+    return play({
+      ...options,
+      ontrack(stream) {
+        watcher.video.srcObject = stream;
+      },
+    });
+  },
+});
+
+form.addEventListener('submit', (event) => event.preventDefault());
+addEventListener('pagehide', () => {
+  sender.session?.leave();
+  watcher.session?.leave();
+});
+addEventListener('hashchange', readFragment);
+readFragment();
