@@ -2,6 +2,8 @@
 
 use std::sync::atomic::{AtomicU64, Ordering};
 
+use super::histogram::{self, CELLS, HISTS, Hist};
+
 /// How a sample is exposed.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Kind {
@@ -138,6 +140,7 @@ counters! {
     ForwardRetransmitMiss Counter "veilgate_forward_retransmissions_total" { result = "not_cached" } "Answers to players' NACKs";
     ForwardRecovered Counter "veilgate_forward_recovered_packets_total" {} "Packets recovered from the publisher by retransmission";
     ForwardLost Counter "veilgate_forward_lost_packets_total" {} "Packets of publishers given up as lost";
+    ForwardRetransmitLimited Counter "veilgate_forward_retransmissions_total" { result = "limited" } "Answers to players' NACKs";
 
     EngineLoops Counter "veilgate_engine_loops_total" {} "Turns of the shard loop";
     EngineDatagramsIn Counter "veilgate_engine_datagrams_total" { direction = "in" } "UDP datagrams";
@@ -157,7 +160,7 @@ pub struct Counters {
 
 impl Default for Counters {
     fn default() -> Self {
-        Self { values: vec![0; DEFS.len()].into_boxed_slice() }
+        Self { values: vec![0; DEFS.len() + CELLS].into_boxed_slice() }
     }
 }
 
@@ -184,6 +187,16 @@ impl Counters {
         self.values[id as usize]
     }
 
+    /// Counts one observation, in the units of the histogram's bounds.
+    pub fn observe(&mut self, hist: Hist, value: u64) {
+        let def = &HISTS[hist as usize];
+        let base = DEFS.len() + histogram::offset(hist as usize);
+        let bucket = def.bounds.iter().position(|b| value <= *b).unwrap_or(def.bounds.len());
+        self.values[base + bucket] = self.values[base + bucket].wrapping_add(1);
+        let sum = &mut self.values[base + def.bounds.len() + 1];
+        *sum = sum.wrapping_add(value);
+    }
+
     /// Copies all samples where the scraper reads them.
     pub fn publish(&self, to: &Published) {
         for (cell, value) in to.cells.iter().zip(self.values.iter()) {
@@ -200,7 +213,7 @@ pub struct Published {
 
 impl Default for Published {
     fn default() -> Self {
-        Self { cells: DEFS.iter().map(|_| AtomicU64::new(0)).collect() }
+        Self { cells: (0..DEFS.len() + CELLS).map(|_| AtomicU64::new(0)).collect() }
     }
 }
 

@@ -1,3 +1,10 @@
 //! Bytes to types and back, without state. Nothing here can panic on any input.
 
+pub mod channel_data;
 pub mod media;
+pub mod mux;
+pub mod rtcp;
+pub mod rtp;
+pub mod sdp;
+pub mod stun;
+pub mod turn;

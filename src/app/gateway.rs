@@ -1,0 +1,73 @@
+//! What HTTP sees of the control plane.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use crate::control::{Accepted, Control, IceConfig, Principal, Refusal};
+use crate::http;
+use crate::ids::StreamName;
+use crate::metrics::Exposition;
+use crate::time::Now;
+
+/// The control plane, ready or not, and its metrics.
+#[derive(Clone, Debug)]
+pub(super) struct Gateway {
+    control: Control,
+    exposition: Exposition,
+    ready: Arc<AtomicBool>,
+}
+
+impl Gateway {
+    pub(super) fn new(control: Control, exposition: Exposition, ready: Arc<AtomicBool>) -> Self {
+        Self { control, exposition, ready }
+    }
+}
+
+impl http::Gateway for Gateway {
+    async fn publish(
+        &self,
+        name: StreamName,
+        who: &Principal,
+        offer: &str,
+    ) -> Result<Accepted, Refusal> {
+        if !self.ready() {
+            return Err(Refusal::Draining);
+        }
+        self.control.publish(&name, who, offer)
+    }
+
+    async fn play(
+        &self,
+        name: StreamName,
+        who: &Principal,
+        offer: &str,
+    ) -> Result<Accepted, Refusal> {
+        if !self.ready() {
+            return Err(Refusal::Draining);
+        }
+        self.control.play(&name, who, offer)
+    }
+
+    async fn close(&self, resource: &str, who: Option<&Principal>) -> Result<(), Refusal> {
+        self.control.close(resource, who)
+    }
+
+    fn ice_config(&self, who: &Principal) -> Result<IceConfig, Refusal> {
+        self.control.ice_config(who)
+    }
+
+    fn ready(&self) -> bool {
+        self.ready.load(Ordering::Acquire)
+    }
+
+    fn metrics(&self) -> String {
+        self.exposition.text().unwrap_or_else(|error| {
+            tracing::error!(%error, "metrics cannot be written");
+            String::new()
+        })
+    }
+
+    fn now(&self) -> Now {
+        self.control.now()
+    }
+}

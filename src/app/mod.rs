@@ -1,0 +1,9 @@
+//! Composition root: what joins the rooms.
+
+pub mod dev;
+mod gateway;
+pub mod keys;
+mod listener;
+mod run;
+
+pub use run::run;

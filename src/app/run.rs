@@ -1,0 +1,223 @@
+//! The composition root: build, start, ready, drain, stop.
+
+use std::fs;
+use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use anyhow::{Context, anyhow};
+use rand::SeedableRng;
+use rand::rngs::StdRng;
+use tokio::net::TcpListener;
+use tokio::signal::unix::{SignalKind, signal};
+use tokio::sync::watch;
+use tokio_rustls::TlsAcceptor;
+
+use super::dev::DevInfo;
+use super::gateway::Gateway;
+use super::listener;
+use crate::auth::token::{TokenKeys, TokenRequest};
+use crate::auth::turn::Keys;
+use crate::cli::{ServePlan, print};
+use crate::config::Format;
+use crate::control::{self, Control, Principal};
+use crate::engine::{self, Engine};
+use crate::http;
+use crate::metrics::{Exposition, LogFormat, init_log};
+use crate::relay;
+use crate::session::dtls;
+
+/// A DTLS certificate serves sessions agreed within this; then another is made, so that no
+/// fingerprint links a client's sessions for long.
+const CERTIFICATE_LIFE: Duration = Duration::from_secs(24 * 3600);
+/// Requests under way at the signal to stop have this long.
+const DRAIN: Duration = Duration::from_secs(3);
+/// Threads of the control plane: it waits more than it works.
+const CONTROL_THREADS: usize = 2;
+
+/// Serves until SIGINT or SIGTERM.
+///
+/// # Errors
+/// What keeps the gateway from starting, in words for its operator.
+pub fn run(plan: ServePlan) -> anyhow::Result<()> {
+    let ServePlan { config, turn_keys, token_keys, dev, rng_seed } = plan;
+    let format = match config.log.format {
+        Format::Text => LogFormat::Text,
+        Format::Json => LogFormat::Json,
+    };
+    init_log(config.log.level.as_str(), format)?;
+    let turn_keys = Arc::new(Keys::new(turn_keys)?);
+    let token_keys = Arc::new(TokenKeys::new(token_keys)?);
+    let tls = http::tls::server_config(&read(&config.tls.certificate)?, &read(&config.tls.key)?)
+        .with_context(|| format!("{}", config.tls.certificate.display()))?;
+    let mut rng = rng_seed.map_or_else(StdRng::from_os_rng, StdRng::seed_from_u64);
+
+    let media = (config.public.ip, config.media.port).into();
+    let shards = config.shards.count(engine::cores());
+    let relay = relay::Config {
+        realm: config.relay.realm.clone(),
+        media: vec![media],
+        relayed_ip: config.public.ip.into(),
+        excluded_ports: vec![config.listen.udp.port(), config.listen.https.port()],
+        limits: relay::Limits {
+            allocations: config.relay.limits.allocations_total.div_ceil(u32::try_from(shards)?),
+            allocations_per_subject: config.relay.limits.allocations_per_subject,
+            ..relay::Limits::default()
+        },
+    };
+    let data_plane = engine::Config { udp: config.listen.udp, media, shards, relay };
+    let (engine, events) = Engine::start(&data_plane, &turn_keys, &mut rng)?;
+
+    let control = Control::new(
+        control::Config {
+            media: vec![media],
+            urls: config.relay.urls.clone(),
+            credential_ttl: config.auth.credential_ttl,
+            session_limit: config.auth.session_limit,
+            max_sessions: engine::parked::MAX_SESSIONS,
+        },
+        turn_keys,
+        engine.handle(),
+        Arc::new(certificate()?),
+        rng,
+    );
+    let exposition = Exposition::new(engine.handle().published())?;
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(CONTROL_THREADS)
+        .thread_name("control")
+        .enable_all()
+        .build()?;
+    let ready = Arc::new(AtomicBool::new(false));
+    let served = runtime.block_on(async {
+        tokio::spawn({
+            let control = control.clone();
+            async move { control.run(events).await }
+        });
+        tokio::spawn(rotate(control.clone()));
+        let https = bind(config.listen.https, "HTTPS").await?;
+        let loopback = bind(config.listen.metrics, "metrics").await?;
+        let gateway = Gateway::new(control.clone(), exposition, Arc::clone(&ready));
+        let (stop, stopping) = watch::channel(false);
+        // A browser would apply HSTS for `localhost` to every other port there as well.
+        let hsts = if dev.is_some() { Duration::ZERO } else { http::Config::default().hsts };
+        let http = http::Config { hsts, ..http::Config::default() };
+        let router = http::router(gateway.clone(), Arc::clone(&token_keys), http);
+        let accepting = tokio::spawn(listener::accept(
+            https,
+            TlsAcceptor::from(Arc::new(tls)),
+            move |stream| {
+                let mut stopping = stopping.clone();
+                let stop = async move {
+                    // An error means that the sender is gone: the process ends.
+                    let _gone = stopping.wait_for(|stop| *stop).await;
+                };
+                http::server::serve_connection(stream, router.clone(), stop)
+            },
+        ));
+        let local = http::server::local_router(gateway);
+        tokio::spawn(async move {
+            if let Err(error) = http::server::serve_local(loopback, local).await {
+                tracing::error!(%error, "metrics are not served");
+            }
+        });
+        ready.store(true, Ordering::Release);
+        tracing::info!(
+            udp = %config.listen.udp,
+            https = %config.listen.https,
+            metrics = %config.listen.metrics,
+            media = %media,
+            shards,
+            "veilgate is ready"
+        );
+        if let Some(dev) = &dev {
+            dev.announce().context("the state directory cannot be written")?;
+            welcome(dev, &control, &token_keys)?;
+        }
+        stopped(&engine).await?;
+        ready.store(false, Ordering::Release);
+        tracing::info!("stopping");
+        accepting.abort();
+        let _nobody_connected = stop.send(true);
+        anyhow::Ok(())
+    });
+    engine.stop();
+    runtime.shutdown_timeout(DRAIN);
+    served
+}
+
+async fn bind(addr: std::net::SocketAddr, what: &str) -> anyhow::Result<TcpListener> {
+    TcpListener::bind(addr).await.with_context(|| format!("{what} cannot listen on TCP {addr}"))
+}
+
+/// Until a signal asks us to stop, or a shard has died.
+async fn stopped(engine: &Engine) -> anyhow::Result<()> {
+    let mut interrupt = signal(SignalKind::interrupt())?;
+    let mut terminate = signal(SignalKind::terminate())?;
+    let mut alive = tokio::time::interval(Duration::from_secs(1));
+    loop {
+        tokio::select! {
+            _ = interrupt.recv() => return Ok(()),
+            _ = terminate.recv() => return Ok(()),
+            _ = alive.tick() => if !engine.is_alive() {
+                return Err(anyhow!("a data-plane thread ended; see the log above"));
+            },
+        }
+    }
+}
+
+async fn rotate(control: Control) {
+    let mut tick = tokio::time::interval(CERTIFICATE_LIFE);
+    tick.tick().await;
+    loop {
+        tick.tick().await;
+        match certificate() {
+            Ok(fresh) => control.rotate_certificate(Arc::new(fresh)),
+            Err(error) => tracing::error!(%error, "no new DTLS certificate; the old one stays"),
+        }
+    }
+}
+
+/// An ECDSA P-256 certificate for DTLS. Its name says nothing: peers check the fingerprint.
+fn certificate() -> anyhow::Result<dtls::Context> {
+    let made = rcgen::generate_simple_self_signed(["WebRTC".to_owned()])?;
+    let key = made.signing_key.serialize_pem();
+    Ok(dtls::Context::new(made.cert.pem().as_bytes(), &key)?)
+}
+
+fn read(path: &Path) -> anyhow::Result<Vec<u8>> {
+    fs::read(path).with_context(|| format!("{} cannot be read", path.display()))
+}
+
+/// Tells a developer what to open, with everything it takes.
+fn welcome(dev: &DevInfo, control: &Control, tokens: &TokenKeys) -> anyhow::Result<()> {
+    const SUBJECT: &str = "demo";
+    const TTL: Duration = Duration::from_secs(12 * 3600);
+    let request = TokenRequest {
+        subject: Some(SUBJECT.to_owned()),
+        publish: vec!["lobby/*".to_owned()],
+        play: vec!["lobby/*".to_owned()],
+        ttl: TTL,
+    };
+    let jti = super::dev::hex(&super::dev::random::<16>()?);
+    let token = tokens.mint(control.now().unix, &request, &jti)?;
+    let who = Principal { subject: SUBJECT.to_owned(), room: Some("lobby".to_owned()), jti };
+    let ice = control.ice_config(&who).map_err(|refusal| anyhow!("{refusal:?}"))?;
+    let page = &dev.gateway.page;
+    let text = format!(
+        "\n\
+         veilgate is running. Open in a browser (the certificate is signed by {ca}):\n\
+         \n  {page}#stream=lobby/cam1&token={token}\n\
+         \nA token for lobby/*, good for 12 hours:\n  {token}\n\
+         \nA TURN credential, good for {minutes} minutes:\
+         \n  urls        {urls}\n  username    {username}\n  credential  {credential}\n\n",
+        ca = dev.gateway.ca.display(),
+        minutes = ice.ttl / 60,
+        urls = ice.urls.join(" "),
+        username = ice.username,
+        credential = ice.credential,
+    );
+    // A reader that went away does not stop a gateway.
+    let _closed = print(&text);
+    Ok(())
+}

@@ -1,0 +1,235 @@
+//! `veilgate check`: explains a configuration.
+
+use std::fmt::Write as _;
+use std::path::PathBuf;
+
+use clap::Args;
+use rustls::crypto::aws_lc_rs::default_provider;
+use rustls::pki_types::pem::PemObject as _;
+use rustls::pki_types::{CertificateDer, PrivateKeyDer};
+use rustls::sign::CertifiedKey;
+use serde::Serialize;
+
+use super::{Done, EXIT_CONFIG, Failure, OverrideArgs, out};
+use crate::app::keys::{self, Ring};
+use crate::config::{self, Config, Fault, KeySource, Tls, duration};
+
+/// Check a configuration and say what it means
+#[derive(Args)]
+#[command(
+    long_about = "\
+Check a configuration. Every fault is told at once, as file:line:column: key: what is wrong. A \
+sound one is shown as it takes effect, defaults, environment and flags included; secrets are \
+left out. Key files and the certificate are read, too. Nothing is bound or started.
+
+Exits with 78 when the configuration cannot be used.",
+    after_long_help = "\
+EXAMPLES
+  veilgate check --config veilgate.yaml
+  veilgate check --config veilgate.yaml --json | jq .errors"
+)]
+pub(super) struct CheckArgs {
+    /// The configuration file
+    #[arg(long, value_name = "FILE", env = "VEILGATE_CONFIG")]
+    config: PathBuf,
+
+    /// Print JSON
+    #[arg(long)]
+    json: bool,
+
+    #[command(flatten)]
+    overrides: OverrideArgs,
+}
+
+#[derive(Serialize)]
+struct Told<'a> {
+    #[serde(skip_serializing_if = "Option::is_none")]
+    file: Option<&'a str>,
+    #[serde(skip_serializing_if = "is_zero")]
+    line: u64,
+    #[serde(skip_serializing_if = "is_zero")]
+    column: u64,
+    key: &'a str,
+    message: &'a str,
+}
+
+#[allow(clippy::trivially_copy_pass_by_ref)] // serde's shape
+fn is_zero(number: &u64) -> bool {
+    *number == 0
+}
+
+fn told(faults: &[Fault]) -> Vec<Told<'_>> {
+    faults
+        .iter()
+        .map(|fault| Told {
+            file: fault.file.as_deref(),
+            line: fault.line,
+            column: fault.column,
+            key: &fault.key,
+            message: &fault.message,
+        })
+        .collect()
+}
+
+#[derive(Serialize)]
+struct Report<'a> {
+    ok: bool,
+    errors: Vec<Told<'a>>,
+    warnings: Vec<Told<'a>>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    config: Option<serde_json::Value>,
+}
+
+pub(super) fn run(args: &CheckArgs) -> Done {
+    let mut warnings = Vec::new();
+    let mut faults = Vec::new();
+    let mut sound = None;
+    match config::load(&args.config, &args.overrides.overrides()) {
+        Ok(checked) => {
+            warnings = checked.warnings;
+            let config = checked.config;
+            let mut ring = |source: &KeySource| match keys::read(source) {
+                Ok(ring) => {
+                    warnings.extend(ring.warning.clone());
+                    Some(ring)
+                }
+                Err(found) => {
+                    faults.extend(found);
+                    None
+                }
+            };
+            let rings = (ring(&config.auth.turn_keys), ring(&config.auth.token_keys));
+            faults.extend(certificate(&config.tls));
+            if let (Some(turn), Some(token)) = rings {
+                sound = Some((config, turn, token));
+            }
+        }
+        Err(found) => faults = found,
+    }
+    let sound = sound.filter(|_| faults.is_empty());
+    if args.json {
+        out::json(&Report {
+            ok: sound.is_some(),
+            errors: told(&faults),
+            warnings: told(&warnings),
+            config: sound.as_ref().map(|(config, turn, token)| as_json(config, turn, token)),
+        })?;
+    } else {
+        for warning in &warnings {
+            out::talk(&format!("warning: {warning}"));
+        }
+        if let Some((config, turn, token)) = &sound {
+            out::plain(&as_text(config, turn, token))?;
+        }
+    }
+    match (sound, args.json) {
+        (Some(_), _) => Ok(()),
+        (None, true) => Err(Failure::Told(EXIT_CONFIG)),
+        (None, false) => {
+            let count = faults.len();
+            for fault in &faults {
+                out::talk(&fault.to_string());
+            }
+            let noun = if count == 1 { "error" } else { "errors" };
+            out::talk(&format!("{count} {noun}"));
+            Err(Failure::Told(EXIT_CONFIG))
+        }
+    }
+}
+
+/// Whether the certificate and its key can be read and belong together.
+fn certificate(tls: &Tls) -> Option<Fault> {
+    let fault = |key: &str, message: String| {
+        Some(Fault { file: None, line: 0, column: 0, key: key.to_owned(), message })
+    };
+    let chain: Result<Vec<_>, _> = match CertificateDer::pem_file_iter(&tls.certificate) {
+        Ok(chain) => chain.collect(),
+        Err(error) => Err(error),
+    };
+    let name = tls.certificate.display();
+    let chain = match chain {
+        Ok(chain) if chain.is_empty() => {
+            return fault("tls.certificate", format!("{name} holds no certificate"));
+        }
+        Ok(chain) => chain,
+        Err(error) => {
+            return fault("tls.certificate", format!("{name} is not a PEM certificate: {error}"));
+        }
+    };
+    let name = tls.key.display();
+    let key = match PrivateKeyDer::from_pem_file(&tls.key) {
+        Ok(key) => key,
+        Err(error) => return fault("tls.key", format!("{name} is not a PEM private key: {error}")),
+    };
+    match CertifiedKey::from_der(chain, key, &default_provider()) {
+        Ok(_) => None,
+        Err(error) => fault("tls.key", format!("{name} does not fit the certificate: {error}")),
+    }
+}
+
+fn ids(ring: &Ring) -> Vec<&str> {
+    ring.keys.iter().map(|key| key.id.as_str()).collect()
+}
+
+fn as_json(config: &Config, turn: &Ring, token: &Ring) -> serde_json::Value {
+    let limits = &config.relay.limits;
+    serde_json::json!({
+        "public": { "host": config.public.host, "ip": config.public.ip },
+        "listen": {
+            "udp": config.listen.udp,
+            "https": config.listen.https,
+            "metrics": config.listen.metrics,
+        },
+        "media": { "port": config.media.port },
+        "relay": {
+            "realm": config.relay.realm,
+            "urls": config.relay.urls,
+            "limits": {
+                "allocations_per_subject": limits.allocations_per_subject,
+                "allocations_total": limits.allocations_total,
+            },
+        },
+        "auth": {
+            "turn_keys": { "from": config.auth.turn_keys.to_string(), "ids": ids(turn) },
+            "token_keys": { "from": config.auth.token_keys.to_string(), "ids": ids(token) },
+            "credential_ttl": duration::show(config.auth.credential_ttl),
+            "session_limit": duration::show(config.auth.session_limit),
+        },
+        "tls": { "certificate": config.tls.certificate, "key": config.tls.key },
+        "shards": config.shards.to_string(),
+        "log": { "level": config.log.level.as_str(), "format": config.log.format.as_str() },
+    })
+}
+
+fn as_text(config: &Config, turn: &Ring, token: &Ring) -> String {
+    let mut text = String::new();
+    let mut line = |key: &str, value: &dyn std::fmt::Display| {
+        let _ = writeln!(text, "{key:<40} {value}");
+    };
+    let ring = |source: &KeySource, ring: &Ring| {
+        format!("{source} (keys: {}; the first mints)", ids(ring).join(", "))
+    };
+    line("public.host", &config.public.host.as_deref().unwrap_or("none"));
+    line("public.ip", &config.public.ip);
+    line("listen.udp", &config.listen.udp);
+    line("listen.https", &config.listen.https);
+    line("listen.metrics", &config.listen.metrics);
+    line("media.port", &format!("{} (an address in a table, never bound)", config.media.port));
+    line("relay.realm", &config.relay.realm);
+    for url in &config.relay.urls {
+        line("relay.urls", url);
+    }
+    let limits = &config.relay.limits;
+    line("relay.limits.allocations_per_subject", &limits.allocations_per_subject);
+    line("relay.limits.allocations_total", &limits.allocations_total);
+    line("auth.turn_keys_file", &ring(&config.auth.turn_keys, turn));
+    line("auth.token_keys_file", &ring(&config.auth.token_keys, token));
+    line("auth.credential_ttl", &duration::show(config.auth.credential_ttl));
+    line("auth.session_limit", &duration::show(config.auth.session_limit));
+    line("tls.certificate", &config.tls.certificate.display());
+    line("tls.key", &config.tls.key.display());
+    line("shards", &config.shards);
+    line("log.level", &config.log.level.as_str());
+    line("log.format", &config.log.format.as_str());
+    text
+}

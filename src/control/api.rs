@@ -1,0 +1,90 @@
+//! What control says to those who ask it over a network.
+
+use crate::session::negotiate;
+
+/// Who asks, as a token said.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Principal {
+    /// For whom the token was minted.
+    pub subject: String,
+    /// The single room all its grants are in, if they are.
+    pub room: Option<String>,
+    /// The token's id.
+    pub jti: String,
+}
+
+/// An agreed session.
+#[derive(Clone, PartialEq, Eq)]
+pub struct Accepted {
+    /// Its unguessable name: who knows it may end the session.
+    pub resource: String,
+    /// Our answer, SDP.
+    pub answer: String,
+}
+
+impl std::fmt::Debug for Accepted {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        // Both the resource and the ICE password in the answer are secrets.
+        f.write_str("Accepted(hidden)")
+    }
+}
+
+/// Why something asked for is not done.
+#[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
+pub enum Refusal {
+    /// Somebody publishes under the name.
+    #[error("somebody already publishes under this name")]
+    NameInUse,
+    /// Nobody publishes under the name.
+    #[error("nobody publishes under this name")]
+    NobodyPublishing,
+    /// The offer is not SDP we can read, or not WebRTC.
+    #[error("{0}")]
+    BadSdp(String),
+    /// The offer has no codec that would do.
+    #[error("{0}")]
+    NoCodec(String),
+    /// The offer has no DTLS fingerprint.
+    #[error("{0}")]
+    NoFingerprint(String),
+    /// No such session.
+    #[error("there is no such session")]
+    NotFound,
+    /// Too many sessions, or a queue of the data plane is full.
+    #[error("the gateway is full")]
+    Full,
+    /// The gateway takes no new sessions: it is about to stop.
+    #[error("the gateway is draining")]
+    Draining,
+}
+
+impl From<negotiate::Refusal> for Refusal {
+    fn from(refusal: negotiate::Refusal) -> Self {
+        match refusal {
+            negotiate::Refusal::BadSdp(text) => Self::BadSdp(text),
+            negotiate::Refusal::NoCodec(text) => Self::NoCodec(text),
+            negotiate::Refusal::NoFingerprint => Self::NoFingerprint(refusal.to_string()),
+        }
+    }
+}
+
+/// A TURN credential and where to use it: one entry of `iceServers`.
+#[derive(Clone, PartialEq, Eq)]
+pub struct IceConfig {
+    /// `turn:` URLs in order of preference.
+    pub urls: Vec<String>,
+    /// TURN username.
+    pub username: String,
+    /// TURN password.
+    pub credential: String,
+    /// How long new allocations may be opened with it, seconds.
+    pub ttl: u64,
+    /// The end of that, seconds since 1970.
+    pub expires_at: u64,
+}
+
+impl std::fmt::Debug for IceConfig {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("IceConfig").field("urls", &self.urls).finish_non_exhaustive()
+    }
+}

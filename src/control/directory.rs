@@ -1,0 +1,131 @@
+//! Who publishes what and who plays it.
+
+use std::collections::{HashMap, HashSet};
+use std::sync::Arc;
+
+use super::Agreed;
+use super::api::{Principal, Refusal};
+use crate::engine::media::StreamShared;
+use crate::ids::{SessionId, StreamName};
+
+/// One session.
+#[derive(Clone, Debug)]
+pub(super) struct Entry {
+    agreed: Agreed,
+    stream: Arc<StreamShared>,
+    publishes: bool,
+}
+
+impl Entry {
+    pub(super) fn publisher(agreed: Agreed, stream: Arc<StreamShared>) -> Self {
+        Self { agreed, stream, publishes: true }
+    }
+
+    pub(super) fn player(agreed: Agreed, stream: Arc<StreamShared>) -> Self {
+        Self { agreed, stream, publishes: false }
+    }
+}
+
+#[derive(Debug)]
+struct Live {
+    stream: Arc<StreamShared>,
+    publisher: SessionId,
+    connected: bool,
+    players: HashSet<SessionId>,
+}
+
+/// What ended with a session.
+#[derive(Debug)]
+pub(super) struct Ended {
+    pub(super) name: StreamName,
+    /// Players of the stream, when it was the publisher that ended.
+    pub(super) players: Vec<(SessionId, String)>,
+}
+
+#[derive(Debug, Default)]
+pub(super) struct Directory {
+    sessions: HashMap<SessionId, Entry>,
+    by_resource: HashMap<String, SessionId>,
+    streams: HashMap<StreamName, Live>,
+}
+
+impl Directory {
+    /// The stream under a name, once its publisher is connected.
+    pub(super) fn stream(&self, name: &StreamName) -> Option<Arc<StreamShared>> {
+        self.streams.get(name).filter(|l| l.connected).map(|l| Arc::clone(&l.stream))
+    }
+
+    /// Takes a session in; a publisher takes its stream's name.
+    pub(super) fn insert(&mut self, entry: Entry, limit: usize) -> Result<(), Refusal> {
+        if self.sessions.len() >= limit {
+            return Err(Refusal::Full);
+        }
+        let name = &entry.stream.spec.name;
+        let session = entry.agreed.session;
+        if entry.publishes {
+            if self.streams.contains_key(name) {
+                return Err(Refusal::NameInUse);
+            }
+            let live = Live {
+                stream: Arc::clone(&entry.stream),
+                publisher: session,
+                connected: false,
+                players: HashSet::new(),
+            };
+            self.streams.insert(name.clone(), live);
+        } else {
+            // The publisher may have gone, or another come, since the offer was read.
+            let live = self.streams.get_mut(name).ok_or(Refusal::NobodyPublishing)?;
+            if live.stream.spec.id != entry.stream.spec.id {
+                return Err(Refusal::NobodyPublishing);
+            }
+            live.players.insert(session);
+        }
+        self.by_resource.insert(entry.agreed.resource.clone(), session);
+        self.sessions.insert(session, entry);
+        Ok(())
+    }
+
+    pub(super) fn connected(&mut self, session: SessionId) -> Option<StreamName> {
+        let entry = self.sessions.get(&session)?;
+        let name = entry.stream.spec.name.clone();
+        if entry.publishes
+            && let Some(live) = self.streams.get_mut(&name)
+            && live.publisher == session
+        {
+            live.connected = true;
+        }
+        Some(name)
+    }
+
+    /// The session of a resource, if `who` may end it: whoever holds the unguessable resource,
+    /// unless a token says it is somebody else.
+    pub(super) fn by_resource(
+        &self,
+        resource: &str,
+        who: Option<&Principal>,
+    ) -> Option<(SessionId, String)> {
+        let session = *self.by_resource.get(resource)?;
+        let entry = self.sessions.get(&session)?;
+        who.is_none_or(|who| who.subject == entry.agreed.subject)
+            .then(|| (session, entry.agreed.ufrag.clone()))
+    }
+
+    pub(super) fn remove(&mut self, session: SessionId) -> Option<Ended> {
+        let entry = self.sessions.remove(&session)?;
+        self.by_resource.remove(&entry.agreed.resource);
+        let name = entry.stream.spec.name.clone();
+        let mut players = Vec::new();
+        if entry.publishes {
+            if self.streams.get(&name).is_some_and(|l| l.publisher == session)
+                && let Some(live) = self.streams.remove(&name)
+            {
+                let ufrag = |id: &SessionId| Some(self.sessions.get(id)?.agreed.ufrag.clone());
+                players = live.players.iter().filter_map(|id| Some((*id, ufrag(id)?))).collect();
+            }
+        } else if let Some(live) = self.streams.get_mut(&name) {
+            live.players.remove(&session);
+        }
+        Some(Ended { name, players })
+    }
+}

@@ -1,0 +1,295 @@
+//! The async owner of what exists: who publishes what, who plays it, and how it ends.
+//!
+//! A session is agreed here, parked for the data plane, claimed there by the first valid
+//! connectivity check, and reported back twice at most: connected and ended.
+
+pub mod api;
+mod directory;
+
+use std::net::SocketAddr;
+use std::sync::{Arc, Mutex, PoisonError, RwLock};
+use std::time::Duration;
+
+use rand::rngs::StdRng;
+use rand::{Rng, RngCore};
+use tokio::sync::mpsc::UnboundedReceiver;
+
+use crate::auth::turn::{Class, Keys, Mint};
+use crate::engine::mailbox::Event;
+use crate::engine::media::StreamShared;
+use crate::engine::parked::{Blueprint, BlueprintRole};
+use crate::engine::{self};
+use crate::ids::{RoomHash, SessionId, StreamId, StreamName, SubjectHash};
+use crate::session::negotiate::{self, AnswerPlan};
+use crate::session::{IceCredentials, Params, Reason, dtls};
+use crate::time::Now;
+use crate::wire::media::StreamSpec;
+use crate::wire::sdp;
+pub use api::{Accepted, IceConfig, Principal, Refusal};
+use directory::{Directory, Entry};
+
+/// How long a client has from our answer to its first connectivity check.
+const CLAIM_WITHIN: Duration = Duration::from_secs(30);
+
+/// What control is told at start.
+#[derive(Clone, Debug)]
+pub struct Config {
+    /// Our only candidates, in every answer.
+    pub media: Vec<SocketAddr>,
+    /// TURN URLs handed to clients, in order of preference.
+    pub urls: Vec<String>,
+    /// How long a minted TURN credential may open allocations.
+    pub credential_ttl: Duration,
+    /// How long its allocations may live.
+    pub session_limit: Duration,
+    /// Most sessions at once.
+    pub max_sessions: usize,
+}
+
+/// The control plane; clones share it.
+#[derive(Clone)]
+pub struct Control {
+    inner: Arc<Inner>,
+}
+
+struct Inner {
+    config: Config,
+    keys: Arc<Keys>,
+    engine: engine::Handle,
+    dtls: RwLock<Arc<dtls::Context>>,
+    directory: Mutex<Directory>,
+    rng: Mutex<StdRng>,
+}
+
+impl std::fmt::Debug for Control {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Control").finish_non_exhaustive()
+    }
+}
+
+impl Control {
+    /// A control plane over a running data plane. Ids come from `rng`; passwords and session
+    /// URLs come from the operating system.
+    #[must_use]
+    pub fn new(
+        config: Config,
+        keys: Arc<Keys>,
+        engine: engine::Handle,
+        dtls: Arc<dtls::Context>,
+        rng: StdRng,
+    ) -> Self {
+        let inner = Inner {
+            config,
+            keys,
+            engine,
+            dtls: RwLock::new(dtls),
+            directory: Mutex::default(),
+            rng: Mutex::new(rng),
+        };
+        Self { inner: Arc::new(inner) }
+    }
+
+    /// Uses another DTLS certificate for sessions agreed from now on.
+    pub fn rotate_certificate(&self, dtls: Arc<dtls::Context>) {
+        *self.inner.dtls.write().unwrap_or_else(PoisonError::into_inner) = dtls;
+    }
+
+    /// Follows the data plane until it ends.
+    pub async fn run(&self, mut events: UnboundedReceiver<Event>) {
+        let mut tick = tokio::time::interval(Duration::from_secs(1));
+        tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+        loop {
+            tokio::select! {
+                event = events.recv() => match event {
+                    Some(Event::Connected(session)) => self.on_connected(session),
+                    Some(Event::Ended(session, reason)) => self.on_ended(session, reason),
+                    None => return,
+                },
+                _ = tick.tick() => {
+                    for session in self.inner.engine.expire() {
+                        tracing::info!(%session, "no connectivity check came in time");
+                        self.on_ended(session, Reason::Timeout);
+                    }
+                }
+            }
+        }
+    }
+
+    /// Agrees on a publisher's session.
+    ///
+    /// # Errors
+    /// A [`Refusal`] that says what is wrong with the offer or the name.
+    pub fn publish(
+        &self,
+        name: &StreamName,
+        who: &Principal,
+        offer: &str,
+    ) -> Result<Accepted, Refusal> {
+        let offer = sdp::Offer::parse(offer).map_err(negotiate::Refusal::from)?;
+        let (tracks, plan) = negotiate::publish(&offer)?;
+        let id = StreamId(self.random());
+        let spec = Arc::new(StreamSpec { id, name: name.clone(), tracks });
+        let stream = Arc::new(StreamShared::new(spec));
+        let entry = |session| Entry::publisher(session, Arc::clone(&stream));
+        let role = BlueprintRole::Publish(Arc::clone(&stream));
+        self.agree(name, who, &offer, &plan, role, entry)
+    }
+
+    /// Agrees on a player's session.
+    ///
+    /// # Errors
+    /// A [`Refusal`]: nobody publishes under the name, or the two ends share no codec.
+    pub fn play(
+        &self,
+        name: &StreamName,
+        who: &Principal,
+        offer: &str,
+    ) -> Result<Accepted, Refusal> {
+        let offer = sdp::Offer::parse(offer).map_err(negotiate::Refusal::from)?;
+        let stream = self.directory(|d| d.stream(name)).ok_or(Refusal::NobodyPublishing)?;
+        let (spec, plan) = {
+            let mut rng = self.inner.rng.lock().unwrap_or_else(PoisonError::into_inner);
+            negotiate::play(&offer, &stream.spec, &mut rng)?
+        };
+        let entry = |session| Entry::player(session, Arc::clone(&stream));
+        let role = BlueprintRole::Play(Arc::clone(&stream), spec);
+        self.agree(name, who, &offer, &plan, role, entry)
+    }
+
+    fn agree(
+        &self,
+        name: &StreamName,
+        who: &Principal,
+        offer: &sdp::Offer,
+        plan: &AnswerPlan,
+        role: BlueprintRole,
+        entry: impl FnOnce(Agreed) -> Entry,
+    ) -> Result<Accepted, Refusal> {
+        let session = SessionId(self.random());
+        let local = IceCredentials { ufrag: self.secret(6), pwd: self.secret(24) };
+        let resource = self.secret(24);
+        let dtls = self.inner.dtls.read().unwrap_or_else(PoisonError::into_inner).clone();
+        let answer = plan.answer_sdp(
+            &local.ufrag,
+            &local.pwd,
+            &dtls.fingerprint(),
+            &self.inner.config.media,
+        );
+        let agreed = Agreed {
+            session,
+            ufrag: local.ufrag.clone(),
+            resource: resource.clone(),
+            subject: who.subject.clone(),
+        };
+        let limit = self.inner.config.max_sessions;
+        self.directory(|d| d.insert(entry(agreed), limit))?;
+        let params = Params {
+            id: session,
+            local,
+            remote_ufrag: offer.ufrag.clone(),
+            fingerprints: offer.fingerprints.clone(),
+            subject: SubjectHash::of(&who.subject),
+            room: RoomHash::of(name.room()),
+        };
+        let until = self.inner.engine.clock().mono().plus(CLAIM_WITHIN);
+        let blueprint = Box::new(Blueprint { params, dtls, role });
+        if self.inner.engine.park(blueprint, until).is_err() {
+            self.directory(|d| d.remove(session));
+            return Err(Refusal::Full);
+        }
+        tracing::info!(%session, stream = %name, "session agreed");
+        Ok(Accepted { resource, answer })
+    }
+
+    /// Ends a session by its resource. Ending what is gone is no error for the caller to mind:
+    /// it is told apart only so that a foreign resource answers 404.
+    ///
+    /// # Errors
+    /// [`Refusal::NotFound`] when there is no such session, or it is another subject's.
+    pub fn close(&self, resource: &str, who: Option<&Principal>) -> Result<(), Refusal> {
+        let (session, ufrag) =
+            self.directory(|d| d.by_resource(resource, who)).ok_or(Refusal::NotFound)?;
+        if !self.inner.engine.close(session, &ufrag) {
+            self.on_ended(session, Reason::Control);
+        }
+        Ok(())
+    }
+
+    /// A fresh TURN credential for whoever `who` is, with the URLs to use it at.
+    ///
+    /// # Errors
+    /// When the subject cannot be sealed into a credential.
+    pub fn ice_config(&self, who: &Principal) -> Result<IceConfig, Refusal> {
+        let config = &self.inner.config;
+        let now = self.inner.engine.clock().now();
+        let mint = Mint {
+            subject: &who.subject,
+            room: who.room.as_deref(),
+            class: Class::Forwarder,
+            ttl: config.credential_ttl,
+            session_limit: config.session_limit,
+        };
+        let mut nonce = [0; 12];
+        self.inner.rng.lock().unwrap_or_else(PoisonError::into_inner).fill_bytes(&mut nonce);
+        let minted = self.inner.keys.mint(now.unix, &mint, nonce).map_err(|error| {
+            tracing::error!(%error, "no TURN credential could be minted");
+            Refusal::Full
+        })?;
+        Ok(IceConfig {
+            urls: config.urls.clone(),
+            username: minted.username,
+            credential: minted.credential,
+            ttl: config.credential_ttl.as_secs(),
+            expires_at: minted.allocate_by.as_secs(),
+        })
+    }
+
+    /// The engine's clocks.
+    #[must_use]
+    pub fn now(&self) -> Now {
+        self.inner.engine.clock().now()
+    }
+
+    fn on_connected(&self, session: SessionId) {
+        if let Some(name) = self.directory(|d| d.connected(session)) {
+            tracing::info!(%session, stream = %name, "session connected");
+        }
+    }
+
+    fn on_ended(&self, session: SessionId, reason: Reason) {
+        let Some(ended) = self.directory(|d| d.remove(session)) else { return };
+        tracing::info!(%session, stream = %ended.name, ?reason, "session ended");
+        // Without its publisher a stream is over: its players learn it now, not by a timeout.
+        for (player, ufrag) in ended.players {
+            if !self.inner.engine.close(player, &ufrag) {
+                self.directory(|d| d.remove(player));
+            }
+        }
+    }
+
+    fn directory<T>(&self, with: impl FnOnce(&mut Directory) -> T) -> T {
+        with(&mut self.inner.directory.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    fn random(&self) -> u64 {
+        self.inner.rng.lock().unwrap_or_else(PoisonError::into_inner).random()
+    }
+
+    /// `bytes` random bytes as base64url.
+    fn secret(&self, bytes: usize) -> String {
+        use base64::Engine as _;
+        let mut raw = vec![0; bytes];
+        aws_lc_rs::rand::fill(&mut raw).expect("the system's random number generator works");
+        // ice-char (RFC 8839 section 5.4) is ALPHA / DIGIT / "+" / "/": not the URL alphabet.
+        base64::engine::general_purpose::STANDARD_NO_PAD.encode(raw).replace(['+', '/'], "x")
+    }
+}
+
+/// The names of a session that was just agreed.
+#[derive(Clone, Debug)]
+pub(crate) struct Agreed {
+    pub(crate) session: SessionId,
+    pub(crate) ufrag: String,
+    pub(crate) resource: String,
+    pub(crate) subject: String,
+}

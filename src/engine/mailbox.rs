@@ -1,0 +1,111 @@
+//! Bounded, lock-free queues into a shard. A full one is a counted drop (media) or a refusal.
+
+use std::sync::Arc;
+
+use crossbeam_queue::ArrayQueue;
+use mio::Waker;
+
+use super::endpoint::Endpoint;
+use super::media::{MEDIA_RING, MediaBatch};
+use crate::ids::{AllocationHandle, SessionId, ShardId, StreamId};
+use crate::session::Reason;
+
+/// Messages other than media waiting for one shard.
+const MESSAGES: usize = 4_096;
+
+/// What a shard is asked by control or by another shard.
+#[derive(Debug)]
+pub enum Message {
+    /// End a session. It carries the ufrag so that a shard which lost it can pass it on.
+    Close {
+        /// Which.
+        session: SessionId,
+        /// Its local ufrag.
+        ufrag: String,
+    },
+    /// A player elsewhere wants a keyframe.
+    Keyframe {
+        /// The stream.
+        stream: StreamId,
+        /// Its track.
+        track: u8,
+    },
+    /// A session's client chose an allocation of another shard.
+    Rehome {
+        /// Which.
+        session: SessionId,
+        /// Where to.
+        to: ShardId,
+        /// The allocation there.
+        allocation: AllocationHandle,
+        /// What arrived, to be handled at the new home.
+        datagrams: Vec<Vec<u8>>,
+    },
+    /// The session, on its way to its new home.
+    Adopt {
+        /// All of it.
+        endpoint: Box<Endpoint>,
+        /// The allocation here.
+        allocation: AllocationHandle,
+        /// What arrived meanwhile.
+        datagrams: Vec<Vec<u8>>,
+    },
+    /// Leave the loop.
+    Stop,
+}
+
+/// The way into one shard.
+#[derive(Debug)]
+pub struct Mailbox {
+    messages: ArrayQueue<Message>,
+    media: ArrayQueue<Arc<MediaBatch>>,
+    waker: Waker,
+}
+
+impl Mailbox {
+    /// A mailbox that wakes its shard through `waker`.
+    #[must_use]
+    pub fn new(waker: Waker) -> Self {
+        Self { messages: ArrayQueue::new(MESSAGES), media: ArrayQueue::new(MEDIA_RING), waker }
+    }
+
+    /// Sends and wakes.
+    ///
+    /// # Errors
+    /// Gives the message back when the mailbox is full.
+    pub fn send(&self, message: Message) -> Result<(), Message> {
+        self.messages.push(message)?;
+        self.wake();
+        Ok(())
+    }
+
+    /// Queues media without waking: one wake a batch is enough. False when the ring is full.
+    pub fn push_media(&self, batch: Arc<MediaBatch>) -> bool {
+        self.media.push(batch).is_ok()
+    }
+
+    /// Wakes the shard.
+    pub fn wake(&self) {
+        // It fails only when the shard's poller is gone, and then nobody is there to wake.
+        let _gone = self.waker.wake();
+    }
+
+    /// The next message.
+    pub fn next_message(&self) -> Option<Message> {
+        self.messages.pop()
+    }
+
+    /// The next slab.
+    pub fn next_media(&self) -> Option<Arc<MediaBatch>> {
+        self.media.pop()
+    }
+}
+
+/// What control learns of its sessions. At most two for each, so the queue needs no bound.
+#[derive(Debug)]
+pub enum Event {
+    /// DTLS is done and media may flow.
+    Connected(SessionId),
+    /// The session is gone.
+    Ended(SessionId, Reason),
+}

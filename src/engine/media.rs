@@ -1,0 +1,125 @@
+//! What crosses shards: one slab of packets per stream and receive batch.
+
+use std::ops::Range;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU8, AtomicU64, Ordering};
+
+use crate::forward::{Clock, PacketHead};
+use crate::ids::{ShardId, StreamId};
+use crate::wire::media::StreamSpec;
+
+/// A slab takes no further packet beyond this.
+pub const BATCH_BYTES: usize = 128 * 1024;
+/// Slabs waiting in one shard's ring.
+pub const MEDIA_RING: usize = 256;
+const _: () = assert!(BATCH_BYTES * MEDIA_RING <= 64 * 1024 * 1024, "ring memory per shard");
+
+const NONE: u8 = u8::MAX;
+
+/// Where the ends of a stream are; read by every shard, without a lock.
+#[derive(Debug)]
+pub struct StreamShared {
+    /// What is sent.
+    pub spec: Arc<StreamSpec>,
+    publisher: AtomicU8,
+    players: AtomicU64,
+}
+
+impl StreamShared {
+    /// A stream that nobody has connected to yet.
+    #[must_use]
+    pub fn new(spec: Arc<StreamSpec>) -> Self {
+        Self { spec, publisher: AtomicU8::new(NONE), players: AtomicU64::new(0) }
+    }
+
+    /// The shard of the publisher, once it is connected.
+    #[must_use]
+    pub fn publisher(&self) -> Option<ShardId> {
+        let shard = self.publisher.load(Ordering::Relaxed);
+        (shard != NONE).then_some(ShardId(shard))
+    }
+
+    /// Notes the publisher's shard.
+    pub fn set_publisher(&self, shard: Option<ShardId>) {
+        self.publisher.store(shard.map_or(NONE, |s| s.0), Ordering::Relaxed);
+    }
+
+    /// Shards that have players, as a bit set.
+    #[must_use]
+    pub fn player_shards(&self) -> u64 {
+        self.players.load(Ordering::Relaxed)
+    }
+
+    /// Notes whether a shard has players.
+    pub fn set_players(&self, shard: ShardId, any: bool) {
+        let bit = 1u64 << (shard.0 & 63);
+        if any {
+            self.players.fetch_or(bit, Ordering::Relaxed);
+        } else {
+            self.players.fetch_and(!bit, Ordering::Relaxed);
+        }
+    }
+}
+
+/// Decrypted packets of one stream that arrived together.
+#[derive(Debug, Default)]
+pub struct MediaBatch {
+    /// The stream; `None` only while pooled.
+    pub stream: Option<StreamId>,
+    /// The publisher's clock per track.
+    pub clocks: Vec<Option<Clock>>,
+    /// Packets, in order of arrival, with their payload in `bytes`.
+    pub packets: Vec<(PacketHead, Range<usize>)>,
+    /// Payloads.
+    pub bytes: Vec<u8>,
+}
+
+impl MediaBatch {
+    /// Empties it for reuse; keeps the memory.
+    pub fn reset(&mut self, stream: StreamId) {
+        self.stream = Some(stream);
+        self.clocks.clear();
+        self.packets.clear();
+        self.bytes.clear();
+    }
+
+    /// Adds a packet; false when the slab is full.
+    pub fn push(&mut self, head: PacketHead, payload: &[u8]) -> bool {
+        let start = self.bytes.len();
+        if start + payload.len() > BATCH_BYTES {
+            return false;
+        }
+        self.bytes.extend_from_slice(payload);
+        self.packets.push((head, start..start + payload.len()));
+        true
+    }
+}
+
+/// Slabs to be used again, so that a warm shard allocates nothing.
+#[derive(Debug, Default)]
+pub struct BatchPool {
+    slabs: Vec<Arc<MediaBatch>>,
+}
+
+impl BatchPool {
+    /// An empty slab for `stream`.
+    pub fn take(&mut self, stream: StreamId) -> Arc<MediaBatch> {
+        // A slab another shard still reads is passed over; the oldest are in front.
+        let free = self.slabs.iter().position(|slab| Arc::strong_count(slab) == 1);
+        let mut slab = free.map_or_else(Arc::default, |i| self.slabs.swap_remove(i));
+        if let Some(batch) = Arc::get_mut(&mut slab) {
+            batch.reset(stream);
+            return slab;
+        }
+        let mut batch = MediaBatch::default();
+        batch.reset(stream);
+        Arc::new(batch)
+    }
+
+    /// Gives a slab back; others may still read it.
+    pub fn put(&mut self, slab: Arc<MediaBatch>) {
+        if self.slabs.len() < MEDIA_RING {
+            self.slabs.push(slab);
+        }
+    }
+}

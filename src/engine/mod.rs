@@ -1,0 +1,220 @@
+//! The data plane: shards, their sockets, egress, timers, and what crosses between them.
+//!
+//! Nothing below layer 4 takes a lock, except the parked table once per session and for a check
+//! that lands on another shard than its session's.
+
+pub mod clock;
+pub mod egress;
+pub mod endpoint;
+pub mod mailbox;
+pub mod media;
+pub mod parked;
+mod shard;
+mod socket;
+pub mod sys;
+
+use std::io;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::thread::JoinHandle;
+
+use mio::{Poll, Waker};
+use rand::rngs::StdRng;
+use rand::{Rng, SeedableRng};
+use tokio::sync::mpsc::{UnboundedReceiver, unbounded_channel};
+
+use crate::auth;
+use crate::ids::{SessionId, ShardId};
+use crate::metrics::Published;
+use crate::relay::{self, NonceKeys, Relay};
+use crate::time::Mono;
+use clock::Clock;
+use mailbox::{Event, Mailbox, Message};
+use parked::{Blueprint, ParkedTable};
+use shard::{Parts, Shard, WAKER};
+pub use socket::BindError;
+use sys::lock::PortLock;
+
+/// Most shards of one process: a set of them fits 64 bits.
+pub const MAX_SHARDS: usize = 64;
+
+/// Cores this process may use.
+#[must_use]
+pub fn cores() -> usize {
+    sys::affinity::cores().len().max(1)
+}
+
+/// What the data plane is told at start.
+#[derive(Clone, Debug)]
+pub struct Config {
+    /// Where the one UDP port is bound.
+    pub udp: SocketAddr,
+    /// The media address: a row in a table, bound by nobody.
+    pub media: SocketAddr,
+    /// Data-plane threads, 1 to [`MAX_SHARDS`].
+    pub shards: usize,
+    /// The TURN server.
+    pub relay: relay::Config,
+}
+
+/// Why the data plane did not start.
+#[derive(Debug, thiserror::Error)]
+pub enum StartError {
+    /// The UDP port.
+    #[error(transparent)]
+    Bind(#[from] BindError),
+    /// The TURN server's part of the configuration.
+    #[error(transparent)]
+    Relay(#[from] relay::ConfigError),
+    /// Threads, pollers.
+    #[error("the data plane could not start: {0}")]
+    Io(#[from] io::Error),
+}
+
+/// The running data plane; dropping it does not stop it, [`Engine::stop`] does.
+#[derive(Debug)]
+pub struct Engine {
+    threads: Vec<JoinHandle<()>>,
+    handle: Handle,
+    _lock: PortLock,
+}
+
+/// The way into the data plane, for control.
+#[derive(Clone, Debug)]
+pub struct Handle {
+    parked: Arc<ParkedTable>,
+    mailboxes: Arc<[Mailbox]>,
+    published: Vec<Arc<Published>>,
+    clock: Clock,
+}
+
+impl Engine {
+    /// Binds the port and starts the shards.
+    ///
+    /// # Errors
+    /// When the port is held by another process (which the error names) or the system refuses.
+    pub fn start(
+        config: &Config,
+        keys: &Arc<auth::turn::Keys>,
+        rng: &mut StdRng,
+    ) -> Result<(Self, UnboundedReceiver<Event>), StartError> {
+        let count = config.shards.clamp(1, MAX_SHARDS);
+        let lock = socket::claim(config.udp)?;
+        let cores = sys::affinity::cores();
+        let clock = Clock::new();
+        let parked: Arc<ParkedTable> = Arc::default();
+        let nonce_keys = NonceKeys::new(rng.random(), None);
+        let (sender, receiver) = unbounded_channel();
+        let polls = (0..count).map(|_| Poll::new()).collect::<io::Result<Vec<_>>>()?;
+        let mailboxes: Arc<[Mailbox]> = polls
+            .iter()
+            .map(|poll| Waker::new(poll.registry(), WAKER).map(Mailbox::new))
+            .collect::<io::Result<Vec<_>>>()?
+            .into();
+        let published: Vec<Arc<Published>> = (0..count).map(|_| Arc::default()).collect();
+        let mut threads = Vec::with_capacity(count);
+        for (i, poll) in polls.into_iter().enumerate() {
+            let id = ShardId(i as u8);
+            let relay = Relay::new(
+                config.relay.clone(),
+                Arc::clone(keys),
+                nonce_keys.clone(),
+                StdRng::from_rng(rng),
+                id,
+            )?;
+            let mut shard = Shard::new(Parts {
+                id,
+                socket: socket::bind(config.udp)?,
+                poll,
+                relay,
+                media: config.media,
+                rng: StdRng::from_rng(rng),
+                clock,
+                mailboxes: Arc::clone(&mailboxes),
+                parked: Arc::clone(&parked),
+                events: sender.clone(),
+                published: Arc::clone(&published[i]),
+            })?;
+            let core = cores.get(i % cores.len().max(1)).copied();
+            let thread = std::thread::Builder::new().name(format!("shard {i}/{count}"));
+            threads.push(thread.spawn(move || {
+                if let Some(Err(error)) = core.map(sys::affinity::pin) {
+                    tracing::warn!(shard = i, %error, "shard is not pinned to a core");
+                }
+                shard.run();
+            })?);
+        }
+        let handle = Handle { parked, mailboxes, published, clock };
+        Ok((Self { threads, handle, _lock: lock }, receiver))
+    }
+
+    /// The way in.
+    #[must_use]
+    pub fn handle(&self) -> Handle {
+        self.handle.clone()
+    }
+
+    /// Whether every shard still runs.
+    #[must_use]
+    pub fn is_alive(&self) -> bool {
+        self.threads.iter().all(|t| !t.is_finished())
+    }
+
+    /// Closes all sessions and waits for the shards to end.
+    pub fn stop(self) {
+        for mailbox in &*self.handle.mailboxes {
+            let mut message = Message::Stop;
+            // A full mailbox empties within a turn of its shard's loop.
+            while let Err(back) = mailbox.send(message) {
+                message = back;
+                mailbox.wake();
+                std::thread::yield_now();
+            }
+        }
+        for thread in self.threads {
+            if thread.join().is_err() {
+                tracing::error!("a shard ended by a panic");
+            }
+        }
+    }
+}
+
+impl Handle {
+    /// The engine's clocks.
+    #[must_use]
+    pub fn clock(&self) -> Clock {
+        self.clock
+    }
+
+    /// Parks a session for the first valid check to claim it, until `until`.
+    ///
+    /// # Errors
+    /// Gives it back when the table is full.
+    pub fn park(&self, blueprint: Box<Blueprint>, until: Mono) -> Result<(), Box<Blueprint>> {
+        self.parked.park(blueprint, until)
+    }
+
+    /// Sessions nobody claimed in time; they are gone.
+    #[must_use]
+    pub fn expire(&self) -> Vec<SessionId> {
+        self.parked.expire(self.clock.mono())
+    }
+
+    /// Ends a session, claimed or not. True when a shard was told and will report its end;
+    /// false when it was only parked, or already gone.
+    #[must_use]
+    pub fn close(&self, session: SessionId, ufrag: &str) -> bool {
+        let Some(shard) = self.parked.holder(ufrag) else {
+            self.parked.remove(ufrag);
+            return false;
+        };
+        let message = Message::Close { session, ufrag: ufrag.to_owned() };
+        self.mailboxes.get(usize::from(shard.0)).is_some_and(|m| m.send(message).is_ok())
+    }
+
+    /// What shards have counted.
+    #[must_use]
+    pub fn published(&self) -> Vec<Arc<Published>> {
+        self.published.clone()
+    }
+}

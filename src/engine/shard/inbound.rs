@@ -1,0 +1,222 @@
+//! From a datagram to a session.
+
+use std::net::SocketAddr;
+
+use super::{Endpoint, Lane, Role, Shard, Target};
+use crate::engine::mailbox::Message;
+use crate::engine::parked::Verdict;
+use crate::ids::{AllocationHandle, ClientAddr, FiveTuple, Path, SessionId, ShardId, Transport};
+use crate::metrics::Id;
+use crate::relay::{Handled, ToPeer};
+use crate::session::{Received, ice_lite};
+use crate::wire::mux::{Inner, inner};
+
+/// A check is not longer than this (its USERNAME is at most 513 bytes, RFC 8489 section 14.3).
+const LONGEST_CHECK: usize = 1_024;
+
+impl Shard {
+    pub(super) fn on_datagram(&mut self, from: SocketAddr, datagram: &mut [u8]) {
+        let tuple = FiveTuple { client: ClientAddr::new(from), transport: Transport::Udp };
+        let now = self.now;
+        let counters = &mut self.counters;
+        match self.parts.relay.handle(now, tuple, datagram, &mut self.reply, counters) {
+            Handled::Dropped => {}
+            Handled::Reply(len) => self.send_reply(tuple, len),
+            Handled::ToPeer(ToPeer { allocation, peer, payload }) => {
+                // The policy lets nothing else through; this is the second lock on that door.
+                if peer != self.parts.media {
+                    self.counters.inc(Id::RelayDeniedSend);
+                    return;
+                }
+                if let Some(packet) = datagram.get_mut(payload) {
+                    self.on_packet(allocation, packet);
+                }
+            }
+        }
+    }
+
+    fn send_reply(&mut self, to: FiveTuple, len: usize) {
+        if self.egress.slot(len).is_none() {
+            self.flush();
+        }
+        let Some(bytes) = self.reply.get(..len) else { return };
+        if let Some(slot) = self.egress.slot(len) {
+            slot.copy_from_slice(bytes);
+            self.egress.commit(to, 0..len);
+        }
+    }
+
+    fn on_packet(&mut self, allocation: AllocationHandle, packet: &mut [u8]) {
+        match inner(packet) {
+            Inner::Stun => self.on_check(allocation, packet),
+            Inner::Dtls | Inner::Rtp | Inner::Rtcp => match self.lane(allocation) {
+                Target::Local { index, session } => {
+                    let (index, session) = (*index, *session);
+                    self.feed(index, session, allocation, packet);
+                }
+                Target::Elsewhere { session, by, check } => {
+                    // The client uses this path before it has nominated it: the session comes.
+                    let (session, by) = (*session, *by);
+                    let datagrams = vec![check.clone(), packet.to_vec()];
+                    self.ask_rehome(session, by, allocation, datagrams);
+                }
+                Target::None => self.counters.inc(Id::SessionDropNoPath),
+            },
+            Inner::Other => self.counters.inc(Id::SessionDropNotMedia),
+        }
+    }
+
+    pub(super) fn lane(&mut self, allocation: AllocationHandle) -> &mut Target {
+        let index = allocation.index as usize;
+        if index >= self.lanes.len() {
+            self.lanes.resize_with(index + 1, Lane::default);
+        }
+        let lane = &mut self.lanes[index];
+        if lane.generation != allocation.generation {
+            *lane = Lane { generation: allocation.generation, target: Target::None };
+        }
+        &mut lane.target
+    }
+
+    fn on_check(&mut self, allocation: AllocationHandle, packet: &mut [u8]) {
+        let Some(check) = ice_lite::peek(packet) else {
+            self.counters.inc(Id::SessionIceMalformed);
+            return;
+        };
+        if let Some(index) = self.by_ufrag.get(check.local_ufrag).copied() {
+            self.check_local(index, allocation, packet);
+            return;
+        }
+        let (Some(owner), Some(mapped)) =
+            (self.parts.relay.owner(allocation), self.parts.relay.relayed_address(allocation))
+        else {
+            return;
+        };
+        let reply = &mut self.reply;
+        let id = self.parts.id;
+        let verdict = self.parts.parked.check(check.local_ufrag, id, owner, |local, remote| {
+            ice_lite::answer(packet, local, remote, mapped, reply)
+        });
+        match verdict {
+            Verdict::Unknown => self.counters.inc(Id::SessionIceUnknownUfrag),
+            Verdict::ForeignCredential => self.counters.inc(Id::SessionIceForeignCredential),
+            Verdict::Refused(error) => self.counters.inc(error.counter()),
+            Verdict::Claimed(blueprint) => {
+                if let Some(index) = self.claim(*blueprint) {
+                    self.check_local(index, allocation, packet);
+                }
+            }
+            // Between a move's two messages nobody but the mailbox has it; the check is repeated.
+            Verdict::HeldBy(by, _, _) if by == id => self.counters.inc(Id::SessionDropUnknown),
+            Verdict::HeldBy(by, session, answer) => {
+                if answer.use_candidate {
+                    self.ask_rehome(session, by, allocation, vec![packet.to_vec()]);
+                    return;
+                }
+                self.counters.inc(Id::SessionIceChecks);
+                self.answer_check(allocation, answer.len);
+                let check = packet.get(..packet.len().min(LONGEST_CHECK)).unwrap_or_default();
+                let check = check.to_vec();
+                *self.lane(allocation) = Target::Elsewhere { session, by, check };
+            }
+        }
+    }
+
+    fn answer_check(&mut self, allocation: AllocationHandle, len: usize) {
+        let Some(route) = self.parts.relay.route(allocation, &self.parts.media) else {
+            self.counters.inc(Id::SessionDropNoPath);
+            return;
+        };
+        let Some(answer) = self.reply.get(..len).map(<[u8]>::to_vec) else { return };
+        self.out().send(&route, |slot, _| {
+            slot.get_mut(..answer.len())?.copy_from_slice(&answer);
+            Some(answer.len())
+        });
+    }
+
+    fn check_local(&mut self, index: usize, allocation: AllocationHandle, packet: &mut [u8]) {
+        let Some(owner) = self.parts.relay.owner(allocation) else { return };
+        let endpoint = self.endpoints.get(index).and_then(Option::as_deref);
+        let Some(session) = endpoint.filter(|e| e.may_use(owner)).map(|e| e.id) else {
+            self.counters.inc(Id::SessionIceForeignCredential);
+            return;
+        };
+        *self.lane(allocation) = Target::Local { index, session };
+        self.feed(index, session, allocation, packet);
+    }
+
+    /// Hands a session what arrived for it.
+    pub(super) fn feed(
+        &mut self,
+        index: usize,
+        session: SessionId,
+        allocation: AllocationHandle,
+        packet: &mut [u8],
+    ) {
+        let Some(mapped) = self.parts.relay.relayed_address(allocation) else { return };
+        let path = Path { shard: self.parts.id, allocation };
+        let now = self.now;
+        self.with_endpoint(index, |endpoint, shard| {
+            let counters = &mut shard.counters;
+            if endpoint.id != session {
+                counters.inc(Id::SessionDropUnknown);
+                return;
+            }
+            match endpoint.session.handle(now, path, mapped, packet, counters) {
+                Received::Nothing => {}
+                Received::Rtp(range) => {
+                    if let Some(rtp) = packet.get(range) {
+                        shard.on_rtp(endpoint, rtp);
+                    }
+                }
+                Received::Rtcp(range) => {
+                    if let Some(rtcp) = packet.get(range) {
+                        shard.on_rtcp(endpoint, rtcp);
+                    }
+                }
+            }
+        });
+        self.touch(index);
+    }
+
+    fn on_rtp(&mut self, endpoint: &mut Endpoint, rtp: &[u8]) {
+        // A player has nothing to send; its RTP is noise.
+        let Role::Publish(publisher) = &mut endpoint.role else {
+            self.counters.inc(Id::SessionDropNotMedia);
+            return;
+        };
+        if let Some(packet) = publisher.on_rtp(self.now, rtp, &mut self.counters)
+            && let Some(payload) = rtp.get(packet.payload)
+        {
+            self.stage(endpoint.stream.spec.id, packet.head, payload);
+        }
+    }
+
+    fn on_rtcp(&mut self, endpoint: &mut Endpoint, rtcp: &[u8]) {
+        match &mut endpoint.role {
+            Role::Publish(publisher) => publisher.on_rtcp(self.now, rtcp, &mut self.counters),
+            Role::Play(player) => {
+                let mut wants = std::mem::take(&mut self.wants);
+                wants.clear();
+                player.on_rtcp(self.now, rtcp, &mut wants, &mut self.counters);
+                for track in &wants.keyframes {
+                    self.ask_keyframe(&endpoint.stream, *track);
+                }
+                self.retransmit(endpoint, &wants);
+                self.wants = wants;
+            }
+        }
+    }
+
+    pub(super) fn ask_rehome(
+        &mut self,
+        session: SessionId,
+        by: ShardId,
+        allocation: AllocationHandle,
+        datagrams: Vec<Vec<u8>>,
+    ) {
+        let to = self.parts.id;
+        let message = Message::Rehome { session, to, allocation, datagrams };
+        self.post(by, message);
+    }
+}

@@ -1,0 +1,209 @@
+//! Sessions come (claimed or adopted), move and go.
+
+use super::{Endpoint, LocalStream, Role, Shard, Target};
+use crate::engine::mailbox::{Event, Message};
+use crate::engine::parked::Blueprint;
+use crate::forward::Cache;
+use crate::ids::{AllocationHandle, SessionId, ShardId};
+use crate::metrics::Id;
+use crate::session::Reason;
+
+impl Shard {
+    pub(super) fn on_message(&mut self, message: Message) {
+        match message {
+            Message::Close { session, ufrag } => self.close(session, ufrag),
+            Message::Keyframe { stream, track } => self.request_keyframe(stream, track),
+            Message::Rehome { session, to, allocation, datagrams } => {
+                self.rehome(session, to, allocation, datagrams);
+            }
+            Message::Adopt { endpoint, allocation, datagrams } => {
+                self.adopt(endpoint, allocation, datagrams);
+            }
+            Message::Stop => self.stopping = true,
+        }
+    }
+
+    /// Builds a session that the parked table has just given to this shard.
+    pub(super) fn claim(&mut self, blueprint: Blueprint) -> Option<usize> {
+        let (id, ufrag) = (blueprint.params.id, blueprint.params.local.ufrag.clone());
+        match Endpoint::new(blueprint, &mut self.parts.rng, self.now) {
+            Ok(endpoint) => {
+                let index = self.insert(Box::new(endpoint));
+                self.touch(index);
+                Some(index)
+            }
+            Err(error) => {
+                tracing::error!(session = %id, %error, "session could not be set up");
+                self.counters.inc(Id::SessionFailed);
+                self.parts.parked.remove(&ufrag);
+                self.tell(Event::Ended(id, Reason::Fault));
+                None
+            }
+        }
+    }
+
+    fn insert(&mut self, endpoint: Box<Endpoint>) -> usize {
+        let index = self.free.pop().unwrap_or_else(|| {
+            self.endpoints.push(None);
+            self.endpoints.len() - 1
+        });
+        self.by_ufrag.insert(endpoint.ufrag.clone(), index);
+        self.by_session.insert(endpoint.id, index);
+        let spec = &endpoint.stream.spec;
+        let local = self.streams.entry(spec.id).or_insert_with(|| LocalStream {
+            players: Vec::new(),
+            publisher: None,
+            caches: spec.tracks.iter().map(|t| Cache::new(t.kind)).collect(),
+            clocks: vec![None; spec.tracks.len()],
+        });
+        match endpoint.role {
+            Role::Publish(_) => {
+                local.publisher = Some(index);
+                endpoint.stream.set_publisher(Some(self.parts.id));
+            }
+            Role::Play(_) => {
+                local.players.push(index);
+                endpoint.stream.set_players(self.parts.id, true);
+            }
+        }
+        self.count_session(&endpoint, true);
+        if let Some(slot) = self.endpoints.get_mut(index) {
+            *slot = Some(endpoint);
+        }
+        index
+    }
+
+    /// Takes an endpoint out of every table of this shard, but not out of the parked one.
+    fn detach(&mut self, index: usize, endpoint: &Endpoint) {
+        self.by_ufrag.remove(&endpoint.ufrag);
+        self.by_session.remove(&endpoint.id);
+        // A queued handshake step or timer of this index finds the slot empty or not due.
+        self.handshakes.retain(|i| *i != index);
+        self.free.push(index);
+        self.count_session(endpoint, false);
+        let id = endpoint.stream.spec.id;
+        let Some(local) = self.streams.get_mut(&id) else { return };
+        match endpoint.role {
+            Role::Publish(_) => {
+                local.publisher = None;
+                // After a move the new home has already put its own number there.
+                if endpoint.stream.publisher() == Some(self.parts.id) {
+                    endpoint.stream.set_publisher(None);
+                }
+            }
+            Role::Play(_) => {
+                local.players.retain(|i| *i != index);
+                if local.players.is_empty() {
+                    endpoint.stream.set_players(self.parts.id, false);
+                }
+            }
+        }
+        if local.players.is_empty() && local.publisher.is_none() {
+            self.streams.remove(&id);
+        }
+    }
+
+    fn count_session(&mut self, endpoint: &Endpoint, came: bool) {
+        if !endpoint.connected {
+            return;
+        }
+        let gauge = match endpoint.role {
+            Role::Publish(_) => Id::SessionsPublishing,
+            Role::Play(_) => Id::SessionsPlaying,
+        };
+        let count = self.counters.get(gauge);
+        self.counters.set(gauge, if came { count + 1 } else { count.saturating_sub(1) });
+    }
+
+    pub(super) fn on_connected(&mut self, endpoint: &mut Endpoint) {
+        endpoint.connected = true;
+        self.count_session(endpoint, true);
+        self.tell(Event::Connected(endpoint.id));
+    }
+
+    fn close(&mut self, session: SessionId, ufrag: String) {
+        let now = self.now;
+        if let Some(index) = self.by_session.get(&session).copied() {
+            self.with_endpoint(index, |endpoint, _| endpoint.session.close(now));
+            self.touch(index);
+            self.settle_touched();
+            return;
+        }
+        // It moved while the message was under way.
+        match self.parts.parked.holder(&ufrag) {
+            Some(by) if by != self.parts.id => {
+                self.post(by, Message::Close { session, ufrag });
+            }
+            _ => {}
+        }
+    }
+
+    fn rehome(
+        &mut self,
+        session: SessionId,
+        to: ShardId,
+        allocation: AllocationHandle,
+        datagrams: Vec<Vec<u8>>,
+    ) {
+        let Some(index) = self.by_session.get(&session).copied() else { return };
+        if to == self.parts.id {
+            return;
+        }
+        let Some(mut endpoint) = self.endpoints.get_mut(index).and_then(Option::take) else {
+            return;
+        };
+        self.detach(index, &endpoint);
+        endpoint.scheduled = None;
+        endpoint.queued = false;
+        let ufrag = endpoint.ufrag.clone();
+        self.parts.parked.moved(&ufrag, to);
+        if !self.post(to, Message::Adopt { endpoint, allocation, datagrams }) {
+            // The message took the session with it.
+            self.counters.inc(Id::SessionFailed);
+            self.parts.parked.remove(&ufrag);
+            self.tell(Event::Ended(session, Reason::Fault));
+        }
+    }
+
+    fn adopt(
+        &mut self,
+        endpoint: Box<Endpoint>,
+        allocation: AllocationHandle,
+        datagrams: Vec<Vec<u8>>,
+    ) {
+        let session = endpoint.id;
+        let index = self.insert(endpoint);
+        *self.lane(allocation) = Target::Local { index, session };
+        for mut datagram in datagrams {
+            self.feed(index, session, allocation, &mut datagram);
+        }
+        self.touch(index);
+    }
+
+    /// Lets go of an ended session.
+    pub(super) fn forget(&mut self, index: usize, endpoint: &Endpoint, reason: Reason) {
+        self.counters.inc(match reason {
+            Reason::Consent => Id::SessionConsentLost,
+            Reason::Peer => Id::SessionClosedByPeer,
+            Reason::Control => Id::SessionClosedByControl,
+            Reason::Handshake | Reason::Fingerprint | Reason::Timeout | Reason::Fault => {
+                Id::SessionFailed
+            }
+        });
+        self.detach(index, endpoint);
+        self.parts.parked.remove(&endpoint.ufrag);
+        self.tell(Event::Ended(endpoint.id, reason));
+    }
+
+    /// Closes every session on the way out, so that clients learn it at once.
+    pub(super) fn say_goodbye(&mut self) {
+        let all: Vec<_> = self.by_session.values().copied().collect();
+        let now = self.now;
+        for index in all {
+            self.with_endpoint(index, |endpoint, _| endpoint.session.close(now));
+            self.touch(index);
+        }
+        self.settle_touched();
+        self.flush();
+    }
+}

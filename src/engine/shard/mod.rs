@@ -1,0 +1,335 @@
+//! One shard: a pinned thread that owns a socket, a relay, sessions, players and their timers.
+//!
+//! A turn of the loop: receive in batches, hand each datagram to the relay and what it relays to
+//! a session, collect decrypted media per stream, deliver it to players here and to the shards
+//! that have others, take messages, run at most one DTLS handshake step, run due timers, send.
+
+mod inbound;
+mod lifecycle;
+mod outbound;
+
+use std::cmp::Reverse;
+use std::collections::{BinaryHeap, HashMap, VecDeque};
+use std::io;
+use std::net::SocketAddr;
+use std::os::fd::AsFd;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::Arc;
+use std::time::Duration;
+
+use mio::net::UdpSocket;
+use mio::{Events, Interest, Poll, Token};
+use rand::RngCore;
+use rand::rngs::StdRng;
+use tokio::sync::mpsc::UnboundedSender;
+
+use super::clock::Clock;
+use super::egress::Egress;
+use super::endpoint::{Endpoint, Role};
+use super::mailbox::{Event, Mailbox};
+use super::media::{BatchPool, MediaBatch};
+use super::parked::ParkedTable;
+use super::sys::udp::{RECV_BATCH, RecvBatch};
+use crate::forward::{Cache, Wants};
+use crate::ids::{SessionId, ShardId, StreamId};
+use crate::metrics::{Counters, Hist, Id, Published};
+use crate::relay::{HEADROOM, Relay, TAILROOM};
+use crate::session::{self, srtp};
+use crate::time::{Mono, Now};
+
+/// Receive calls in one turn before timers and messages get theirs.
+const RECV_CALLS: usize = 8;
+/// Messages of other shards and of control in one turn.
+const MESSAGES_PER_TURN: usize = 64;
+/// Slabs of other shards in one turn.
+const SLABS_PER_TURN: usize = 64;
+/// Room for one packet in an egress slot.
+const PACKET: usize = 1_500;
+const SLOT: usize = HEADROOM + PACKET + srtp::MAX_TRAILER + TAILROOM;
+
+pub(super) const SOCKET: Token = Token(0);
+pub(super) const WAKER: Token = Token(1);
+
+/// What a shard is made of.
+pub(super) struct Parts {
+    pub id: ShardId,
+    pub socket: UdpSocket,
+    pub poll: Poll,
+    pub relay: Relay,
+    pub media: SocketAddr,
+    pub rng: StdRng,
+    pub clock: Clock,
+    pub mailboxes: Arc<[Mailbox]>,
+    pub parked: Arc<ParkedTable>,
+    pub events: UnboundedSender<Event>,
+    pub published: Arc<Published>,
+}
+
+/// A stream as far as this shard is concerned.
+#[derive(Debug)]
+struct LocalStream {
+    players: Vec<usize>,
+    publisher: Option<usize>,
+    caches: Vec<Cache>,
+    clocks: Vec<Option<crate::forward::Clock>>,
+}
+
+/// Where packets of an allocation go.
+#[derive(Debug, Default)]
+enum Target {
+    #[default]
+    None,
+    Local {
+        index: usize,
+        /// Indices are used again; ids are not.
+        session: SessionId,
+    },
+    /// A session of another shard; the check that proved it, for the move.
+    Elsewhere { session: SessionId, by: ShardId, check: Vec<u8> },
+}
+
+#[derive(Debug, Default)]
+struct Lane {
+    generation: u32,
+    target: Target,
+}
+
+pub(super) struct Shard {
+    parts: Parts,
+    counters: Counters,
+    egress: Egress,
+    /// Taken out while a batch is handled in place.
+    recv: Option<RecvBatch>,
+    reply: Box<[u8]>,
+    endpoints: Vec<Option<Box<Endpoint>>>,
+    free: Vec<usize>,
+    by_ufrag: HashMap<String, usize>,
+    by_session: HashMap<SessionId, usize>,
+    lanes: Vec<Lane>,
+    streams: HashMap<StreamId, LocalStream>,
+    building: Vec<Arc<MediaBatch>>,
+    pool: BatchPool,
+    touched: Vec<usize>,
+    order: Vec<usize>,
+    deadlines: BinaryHeap<Reverse<(Mono, usize)>>,
+    handshakes: VecDeque<usize>,
+    wants: Wants,
+    transaction: [u8; 12],
+    now: Now,
+    stopping: bool,
+}
+
+impl Shard {
+    pub(super) fn new(mut parts: Parts) -> io::Result<Self> {
+        parts.poll.registry().register(&mut parts.socket, SOCKET, Interest::READABLE)?;
+        let mut transaction = [0; 12];
+        parts.rng.fill_bytes(&mut transaction);
+        let now = parts.clock.now();
+        Ok(Self {
+            parts,
+            counters: Counters::default(),
+            egress: Egress::default(),
+            recv: Some(RecvBatch::default()),
+            reply: vec![0; 2_048].into_boxed_slice(),
+            endpoints: Vec::new(),
+            free: Vec::new(),
+            by_ufrag: HashMap::new(),
+            by_session: HashMap::new(),
+            lanes: Vec::new(),
+            streams: HashMap::new(),
+            building: Vec::new(),
+            pool: BatchPool::default(),
+            touched: Vec::new(),
+            order: Vec::new(),
+            deadlines: BinaryHeap::new(),
+            handshakes: VecDeque::new(),
+            wants: Wants::default(),
+            transaction,
+            now,
+            stopping: false,
+        })
+    }
+
+    /// Runs until told to stop.
+    pub(super) fn run(&mut self) {
+        const PUBLISH_EVERY: Duration = Duration::from_millis(500);
+        let mut events = Events::with_capacity(8);
+        let mut readable = true;
+        let mut publish_at = self.now.mono;
+        while !self.stopping {
+            let wait = self.wait(readable, publish_at);
+            if let Err(e) = self.parts.poll.poll(&mut events, Some(wait))
+                && e.kind() != io::ErrorKind::Interrupted
+            {
+                tracing::error!(shard = self.parts.id.0, error = %e, "poll failed");
+                return;
+            }
+            readable |= events.iter().any(|e| e.token() == SOCKET);
+            self.now = self.parts.clock.now();
+            let began = self.now.mono;
+            self.counters.inc(Id::EngineLoops);
+
+            if readable {
+                readable = self.receive();
+            }
+            self.take_messages();
+            self.handshake_step();
+            self.run_timers();
+            self.flush();
+
+            let ended = self.parts.clock.mono();
+            let lag = u64::try_from(ended.since(began).as_micros()).unwrap_or(u64::MAX);
+            self.counters.observe(Hist::LoopLag, lag);
+            if publish_at <= ended {
+                self.counters.publish(&self.parts.published);
+                publish_at = ended.plus(PUBLISH_EVERY);
+            }
+        }
+        self.say_goodbye();
+        self.counters.publish(&self.parts.published);
+    }
+
+    fn wait(&self, busy: bool, publish_at: Mono) -> Duration {
+        if busy || !self.handshakes.is_empty() {
+            return Duration::ZERO;
+        }
+        let timer = self.deadlines.peek().map(|Reverse((at, _))| *at);
+        let due = [timer, self.parts.relay.poll_timeout(), Some(publish_at)];
+        let due = due.into_iter().flatten().min().unwrap_or(publish_at);
+        due.since(self.parts.clock.mono())
+    }
+
+    /// Receives; true when more may be waiting.
+    fn receive(&mut self) -> bool {
+        for _ in 0..RECV_CALLS {
+            let mut recv = self.recv.take().unwrap_or_default();
+            let taken = recv.recv(self.parts.socket.as_fd());
+            self.counters.inc(Id::EngineRecvCalls);
+            let mut datagrams = 0;
+            for i in 0..*taken.as_ref().unwrap_or(&0) {
+                let Some(train) = recv.train(i) else { continue };
+                for datagram in train.bytes.chunks_mut(train.segment) {
+                    datagrams += 1;
+                    self.on_datagram(train.from, datagram);
+                }
+            }
+            self.recv = Some(recv);
+            if datagrams > 0 {
+                self.counters.add(Id::EngineDatagramsIn, datagrams);
+                self.counters.observe(Hist::RecvBatch, datagrams);
+                self.finish_batch();
+            }
+            match taken {
+                Ok(n) if n < RECV_BATCH => return false,
+                Ok(_) => {}
+                // Anything but "nothing there" is the ICMP error of an earlier send, reported
+                // here once; what has arrived is still to be read.
+                Err(e) => return e.kind() != io::ErrorKind::WouldBlock,
+            }
+        }
+        true
+    }
+
+    /// After a batch of input: media to its players, then what sessions have to say.
+    fn finish_batch(&mut self) {
+        self.deliver_built();
+        self.settle_touched();
+        self.flush();
+    }
+
+    fn flush(&mut self) {
+        if !self.egress.is_empty() {
+            self.egress.flush(self.parts.socket.as_fd(), &mut self.counters);
+        }
+    }
+
+    fn take_messages(&mut self) {
+        let mailboxes = Arc::clone(&self.parts.mailboxes);
+        let Some(own) = mailboxes.get(usize::from(self.parts.id.0)) else { return };
+        let mut worked = false;
+        for _ in 0..SLABS_PER_TURN {
+            let Some(slab) = own.next_media() else { break };
+            self.deliver(&slab);
+            worked = true;
+        }
+        for _ in 0..MESSAGES_PER_TURN {
+            let Some(message) = own.next_message() else {
+                if worked {
+                    self.finish_batch();
+                }
+                return;
+            };
+            self.on_message(message);
+            worked = true;
+        }
+        self.finish_batch();
+        // More may wait: the waker fired once for all of it.
+        own.wake();
+    }
+
+    fn handshake_step(&mut self) {
+        let Some(index) = self.handshakes.pop_front() else { return };
+        let now = self.now;
+        self.with_endpoint(index, |endpoint, shard| {
+            endpoint.queued = false;
+            endpoint.session.handshake_step(now, &mut shard.counters);
+        });
+        self.touch(index);
+        self.settle_touched();
+    }
+
+    fn run_timers(&mut self) {
+        let now = self.now;
+        self.parts.relay.handle_timeout(now, &mut self.counters);
+        while let Some(handle) = self.parts.relay.poll_ended() {
+            if let Some(lane) = self.lanes.get_mut(handle.index as usize)
+                && lane.generation == handle.generation
+            {
+                lane.target = Target::None;
+            }
+        }
+        while let Some(Reverse((at, index))) = self.deadlines.peek().copied() {
+            if at > now.mono {
+                break;
+            }
+            self.deadlines.pop();
+            let mut due = false;
+            self.with_endpoint(index, |endpoint, shard| {
+                // An entry that is not the endpoint's current one was overtaken.
+                if endpoint.scheduled == Some(at) {
+                    endpoint.scheduled = None;
+                    endpoint.session.handle_timeout(now, &mut shard.counters);
+                    due = true;
+                }
+            });
+            if due {
+                self.touch(index);
+            }
+        }
+        self.settle_touched();
+    }
+
+    /// Runs `step` on an endpoint taken out of its slot. A panic in it costs that session only.
+    fn with_endpoint(&mut self, index: usize, step: impl FnOnce(&mut Endpoint, &mut Self)) {
+        let Some(mut endpoint) = self.endpoints.get_mut(index).and_then(Option::take) else {
+            return;
+        };
+        let outcome = catch_unwind(AssertUnwindSafe(|| step(&mut endpoint, self)));
+        if outcome.is_err() {
+            self.counters.inc(Id::SessionPanicked);
+            tracing::error!(session = %endpoint.id, "a bug ended this session");
+            self.forget(index, &endpoint, session::Reason::Fault);
+            return;
+        }
+        if let Some(slot) = self.endpoints.get_mut(index) {
+            *slot = Some(endpoint);
+        }
+    }
+
+    fn touch(&mut self, index: usize) {
+        // Runs of one session are the rule, so looking at the last entry removes most doubles.
+        if self.touched.last() != Some(&index) {
+            self.touched.push(index);
+        }
+    }
+}

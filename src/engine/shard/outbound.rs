@@ -1,0 +1,347 @@
+//! From decrypted media to players, and whatever else a session has to send.
+
+use std::cmp::Reverse;
+use std::os::fd::AsFd;
+use std::sync::Arc;
+
+use mio::net::UdpSocket;
+
+use super::{Endpoint, PACKET, Role, SLOT, Shard};
+use crate::engine::egress::Egress;
+use crate::engine::mailbox::{Event, Message};
+use crate::engine::media::{MediaBatch, StreamShared};
+use crate::forward::{PacketHead, Wants};
+use crate::ids::{ShardId, StreamId};
+use crate::metrics::{Counters, Id};
+use crate::relay::{HEADROOM, Route};
+use crate::session::{self, srtp};
+
+impl Shard {
+    /// Adds a packet to the slab of its stream.
+    pub(super) fn stage(&mut self, stream: StreamId, head: PacketHead, payload: &[u8]) {
+        for _ in 0..2 {
+            let open = self.building.iter_mut().rev().find(|b| b.stream == Some(stream));
+            if let Some(batch) = open.and_then(Arc::get_mut)
+                && batch.push(head, payload)
+            {
+                return;
+            }
+            let slab = self.pool.take(stream);
+            self.building.push(slab);
+        }
+        self.counters.inc(Id::ForwardDropTooLarge);
+    }
+
+    /// Delivers what was staged: one message to each shard with players, then here.
+    pub(super) fn deliver_built(&mut self) {
+        if self.building.is_empty() {
+            return;
+        }
+        let mut built = std::mem::take(&mut self.building);
+        let mailboxes = Arc::clone(&self.parts.mailboxes);
+        let mut woken = 0u64;
+        for mut slab in built.drain(..) {
+            let Some(stream) = slab.stream else { continue };
+            let publisher = self.streams.get(&stream).and_then(|s| s.publisher);
+            let endpoint = publisher.and_then(|i| self.endpoints.get(i)).and_then(Option::as_deref);
+            let Some(endpoint) = endpoint else {
+                self.pool.put(slab);
+                continue;
+            };
+            if let (Role::Publish(publisher), Some(batch)) =
+                (&endpoint.role, Arc::get_mut(&mut slab))
+            {
+                let tracks = endpoint.stream.spec.tracks.len();
+                batch.clocks.extend((0..tracks).map(|t| publisher.clock(t as u8)));
+            }
+            let mask = endpoint.stream.player_shards();
+            for (shard, mailbox) in mailboxes.iter().enumerate() {
+                if mask & (1 << shard) == 0 || shard == usize::from(self.parts.id.0) {
+                    continue;
+                }
+                if mailbox.push_media(Arc::clone(&slab)) {
+                    woken |= 1 << shard;
+                } else {
+                    self.counters.add(Id::ForwardDropRing, slab.packets.len() as u64);
+                }
+            }
+            self.deliver(&slab);
+            self.pool.put(slab);
+        }
+        self.building = built;
+        for (shard, mailbox) in mailboxes.iter().enumerate() {
+            if woken & (1 << shard) != 0 {
+                mailbox.wake();
+            }
+        }
+    }
+
+    /// Gives a slab to the players of this shard.
+    pub(super) fn deliver(&mut self, slab: &MediaBatch) {
+        let Some(local) = slab.stream.and_then(|id| self.streams.get_mut(&id)) else { return };
+        if local.players.is_empty() {
+            return;
+        }
+        local.clocks.clone_from(&slab.clocks);
+        for (head, range) in &slab.packets {
+            if let (Some(cache), Some(payload)) =
+                (local.caches.get_mut(usize::from(head.track)), slab.bytes.get(range.clone()))
+            {
+                cache.store(head, payload);
+            }
+        }
+        // A copy in reused memory: a player that ends on the way takes itself off the list.
+        let mut order = std::mem::take(&mut self.order);
+        order.clear();
+        order.extend_from_slice(&local.players);
+        for index in &order {
+            self.with_endpoint(*index, |endpoint, shard| shard.play(endpoint, slab));
+        }
+        self.order = order;
+    }
+
+    fn play(&mut self, endpoint: &mut Endpoint, slab: &MediaBatch) {
+        if !endpoint.connected {
+            return;
+        }
+        let Some(route) = self.route_of(endpoint) else {
+            self.counters.add(Id::SessionDropNoPath, slab.packets.len() as u64);
+            return;
+        };
+        let now = self.now;
+        let Role::Play(player) = &mut endpoint.role else { return };
+        let session = &mut endpoint.session;
+        let mut out = self.out();
+        for (head, range) in &slab.packets {
+            let Some(payload) = slab.bytes.get(range.clone()) else { continue };
+            out.send(&route, |slot, counters| {
+                let len = player.write_rtp(now, head, payload, slot, counters)?;
+                session.protect_rtp(slot, len, counters)
+            });
+        }
+    }
+
+    /// Answers a player's NACKs from the caches of its stream.
+    pub(super) fn retransmit(&mut self, endpoint: &mut Endpoint, wants: &Wants) {
+        if wants.nacks.is_empty() || !endpoint.connected {
+            return;
+        }
+        let Some(route) = self.route_of(endpoint) else { return };
+        let now = self.now;
+        let Endpoint { role, session, stream, .. } = endpoint;
+        let Role::Play(player) = role else { return };
+        let Some(local) = self.streams.get(&stream.spec.id) else { return };
+        let mut out = Out {
+            egress: &mut self.egress,
+            counters: &mut self.counters,
+            socket: &self.parts.socket,
+            transaction: &mut self.transaction,
+        };
+        for (track, sequence) in &wants.nacks {
+            let cached = local.caches.get(usize::from(*track)).and_then(|c| c.load(*sequence));
+            let Some((head, payload)) = cached else {
+                out.counters.inc(Id::ForwardRetransmitMiss);
+                continue;
+            };
+            out.send(&route, |slot, counters| {
+                let len = player.write_retransmission(now, &head, payload, slot, counters)?;
+                session.protect_rtp(slot, len, counters)
+            });
+        }
+    }
+
+    /// Asks the publisher of a stream, wherever it is, for a keyframe.
+    pub(super) fn ask_keyframe(&mut self, stream: &StreamShared, track: u8) {
+        match stream.publisher() {
+            Some(shard) if shard == self.parts.id => self.request_keyframe(stream.spec.id, track),
+            Some(shard) => {
+                self.post(shard, Message::Keyframe { stream: stream.spec.id, track });
+            }
+            // Not connected yet: the player asks again until a keyframe has come.
+            None => {}
+        }
+    }
+
+    pub(super) fn request_keyframe(&mut self, stream: StreamId, track: u8) {
+        let Some(index) = self.streams.get(&stream).and_then(|s| s.publisher) else { return };
+        let now = self.now;
+        self.with_endpoint(index, |endpoint, shard| {
+            if let Role::Publish(publisher) = &mut endpoint.role {
+                publisher.request_keyframe(now, track, &mut shard.counters);
+            }
+        });
+        self.touch(index);
+    }
+
+    /// Sends what touched sessions have queued, tells control what happened, sets their timers.
+    pub(super) fn settle_touched(&mut self) {
+        while let Some(index) = self.touched.pop() {
+            let mut ended = None;
+            self.with_endpoint(index, |endpoint, shard| ended = shard.settle(endpoint, index));
+            if let Some(reason) = ended
+                && let Some(endpoint) = self.endpoints.get_mut(index).and_then(Option::take)
+            {
+                self.forget(index, &endpoint, reason);
+            }
+        }
+    }
+
+    fn settle(&mut self, endpoint: &mut Endpoint, index: usize) -> Option<session::Reason> {
+        let mut ended = None;
+        while let Some(event) = endpoint.session.poll_event() {
+            match event {
+                session::Event::Nominated(_) => {}
+                session::Event::Connected { .. } => self.on_connected(endpoint),
+                session::Event::Ended(reason) => ended = Some(reason),
+            }
+        }
+        if ended.is_none() && endpoint.connected {
+            self.poll_role(endpoint);
+        }
+        self.send_queued(endpoint);
+        if ended.is_some() {
+            return ended;
+        }
+        if endpoint.session.needs_handshake_step() && !endpoint.queued {
+            endpoint.queued = true;
+            self.handshakes.push_back(index);
+        }
+        if let Some(at) = endpoint.poll_timeout()
+            && endpoint.scheduled.is_none_or(|scheduled| at < scheduled)
+        {
+            endpoint.scheduled = Some(at);
+            self.deadlines.push(Reverse((at, index)));
+        }
+        None
+    }
+
+    fn send_queued(&mut self, endpoint: &mut Endpoint) {
+        let mut buffer = [0; PACKET];
+        while let Some(transmit) = endpoint.session.poll_transmit(&mut buffer) {
+            let route = (transmit.path.shard == self.parts.id)
+                .then(|| self.parts.relay.route(transmit.path.allocation, &self.parts.media))
+                .flatten();
+            let (Some(route), Some(bytes)) = (route, buffer.get(..transmit.len)) else {
+                self.counters.inc(Id::SessionDropNoPath);
+                continue;
+            };
+            self.out().send(&route, |slot, _| {
+                slot.get_mut(..bytes.len())?.copy_from_slice(bytes);
+                Some(bytes.len())
+            });
+        }
+    }
+
+    /// Reports, keyframe requests and NACKs that are due.
+    fn poll_role(&mut self, endpoint: &mut Endpoint) {
+        let Some(route) = self.route_of(endpoint) else { return };
+        let now = self.now;
+        let Endpoint { role, session, stream, .. } = endpoint;
+        match role {
+            Role::Publish(publisher) => {
+                let mut more = true;
+                while more {
+                    more = self.out().send(&route, |slot, counters| {
+                        let len = publisher.poll_rtcp(now, slot, counters)?;
+                        session.protect_rtcp(slot, len, counters)
+                    });
+                }
+            }
+            Role::Play(player) => {
+                let stream = Arc::clone(stream);
+                for track in player.wants_keyframe() {
+                    self.ask_keyframe(&stream, track);
+                }
+                let Some(local) = self.streams.get(&stream.spec.id) else { return };
+                let mut out = Out {
+                    egress: &mut self.egress,
+                    counters: &mut self.counters,
+                    socket: &self.parts.socket,
+                    transaction: &mut self.transaction,
+                };
+                let mut more = true;
+                while more {
+                    more = out.send(&route, |slot, counters| {
+                        let len = player.poll_rtcp(now, &local.clocks, slot)?;
+                        session.protect_rtcp(slot, len, counters)
+                    });
+                }
+            }
+        }
+    }
+
+    pub(super) fn route_of(&self, endpoint: &Endpoint) -> Option<Route> {
+        let path = endpoint.session.path()?;
+        // A session sends on its own shard only; its client's other choice makes it move.
+        (path.shard == self.parts.id)
+            .then(|| self.parts.relay.route(path.allocation, &self.parts.media))?
+    }
+
+    pub(super) fn out(&mut self) -> Out<'_> {
+        Out {
+            egress: &mut self.egress,
+            counters: &mut self.counters,
+            socket: &self.parts.socket,
+            transaction: &mut self.transaction,
+        }
+    }
+
+    /// Sends a message to a shard; a full mailbox is counted, and loses it.
+    pub(super) fn post(&mut self, to: ShardId, message: Message) -> bool {
+        let sent = self.parts.mailboxes.get(usize::from(to.0)).map(|m| m.send(message));
+        if matches!(sent, Some(Ok(()))) {
+            return true;
+        }
+        self.counters.inc(Id::EngineMailboxFull);
+        false
+    }
+
+    pub(super) fn tell(&self, event: Event) {
+        // Control is gone only while the process ends.
+        let _ending = self.parts.events.send(event);
+    }
+}
+
+/// The way out of a shard, apart from the rest of it.
+pub(super) struct Out<'a> {
+    egress: &'a mut Egress,
+    counters: &'a mut Counters,
+    socket: &'a UdpSocket,
+    transaction: &'a mut [u8; 12],
+}
+
+impl Out<'_> {
+    /// Lets `write` fill a slot and sends that to the client behind `route`. `write` gives the
+    /// bytes it wrote, or `None` to send nothing; true when something was sent.
+    pub(super) fn send(
+        &mut self,
+        route: &Route,
+        write: impl FnOnce(&mut [u8], &mut Counters) -> Option<usize>,
+    ) -> bool {
+        if self.egress.slot(SLOT).is_none() {
+            self.egress.flush(self.socket.as_fd(), self.counters);
+        }
+        let Some(slot) = self.egress.slot(SLOT) else { return false };
+        let Some(body) = slot.get_mut(HEADROOM..HEADROOM + PACKET + srtp::MAX_TRAILER) else {
+            return false;
+        };
+        let Some(len) = write(body, self.counters) else { return false };
+        next_transaction(self.transaction);
+        let payload = HEADROOM..HEADROOM + len;
+        let Some(range) = route.framing.encapsulate(slot, payload, *self.transaction) else {
+            return false;
+        };
+        self.counters.inc(Id::RelayPacketsOut);
+        self.counters.add(Id::RelayBytesOut, len as u64);
+        self.egress.commit(route.tuple, range);
+        true
+    }
+}
+
+/// Indications are not answered, so a transaction id need only differ from its neighbours.
+fn next_transaction(id: &mut [u8; 12]) {
+    let (_, counter) = id.split_at_mut(4);
+    if let Ok(bytes) = <[u8; 8]>::try_from(&*counter) {
+        counter.copy_from_slice(&u64::from_be_bytes(bytes).wrapping_add(1).to_be_bytes());
+    }
+}

@@ -1,0 +1,413 @@
+//! The sending end of one player.
+
+use std::time::Duration;
+
+use rand::Rng;
+use rand::rngs::StdRng;
+
+use crate::metrics::{Counters, Id};
+use crate::time::{Mono, Now, Unix};
+use crate::wire::media::{MediaKind, PlaySpec, PlayTrackSpec};
+use crate::wire::rtcp::{self, Packet, ReportBlock, SenderInfo};
+
+use super::clock::Clock;
+use super::rewrite::{self, Numbers};
+use super::{MAX_PAYLOAD, PacketHead};
+
+/// First outgoing numbers are below this: a receiver that loses the first packets must not take
+/// the wrap for a start (RFC 3711 section 3.3.1).
+const FIRST_SEQUENCE: u64 = 1 << 15;
+/// A step further than this would make a receiver's rollover counter ambiguous.
+const MAX_STEP: u64 = 1 << 14;
+/// Video without any keyframe for this long starts all the same: some picture, or at least the
+/// receiver's own requests.
+const START_WITHOUT_KEYFRAME: Duration = Duration::from_secs(2);
+/// Most packets named by one compound that are passed on.
+const MAX_NACKS: usize = 512;
+/// Least time between two repeats of one packet: what a duplicated NACK brings.
+const REPEAT_INTERVAL: Duration = Duration::from_millis(10);
+const REPEAT_MEMORY: usize = 128;
+/// Repeats may take half of what is sent, and this many bytes at once. More would turn NACKs into
+/// an amplifier and a congested link into a dead one.
+const REPEAT_BURST: usize = 128 * 1024;
+const REPEAT_SHARE: usize = 2;
+const REPORT_INTERVAL: Duration = Duration::from_secs(1);
+/// Until the publisher's clock is known.
+const REPORT_RETRY: Duration = Duration::from_millis(100);
+const REPORTS_KEPT: usize = 4;
+const LONGEST_RTT: Duration = Duration::from_secs(10);
+
+/// What a player's RTCP asks for. Kept and reused by the caller; [`Player::on_rtcp`] adds to it.
+#[derive(Debug, Default)]
+pub struct Wants {
+    /// Tracks to ask a keyframe of, each once.
+    pub keyframes: Vec<u8>,
+    /// Lost packets as `(track, PacketHead::sequence)`.
+    pub nacks: Vec<(u8, u64)>,
+}
+
+impl Wants {
+    /// Empties both lists and keeps their memory.
+    pub fn clear(&mut self) {
+        self.keyframes.clear();
+        self.nacks.clear();
+    }
+}
+
+/// What is known of one track's way to the player.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct TrackStats {
+    /// Packets written, repeats not counted.
+    pub packets: u64,
+    /// Payload bytes of these.
+    pub octets: u64,
+    /// Bytes of repeats.
+    pub repeated: u64,
+    /// From the player's last report, in 1/256.
+    pub fraction_lost: u8,
+    /// From the player's last report; repairs may make it shrink.
+    pub cumulative_lost: i32,
+    /// From the player's last report, in units of the media clock.
+    pub jitter: u32,
+    /// Round trip between us and the player.
+    pub rtt: Option<Duration>,
+}
+
+/// One player of a stream: [`PacketHead`]s and payloads in, its RTP out; its RTCP in and out.
+#[derive(Debug)]
+pub struct Player {
+    cname: Box<[u8]>,
+    tracks: Vec<PlayTrack>,
+}
+
+#[derive(Debug)]
+struct PlayTrack {
+    spec: PlayTrackSpec,
+    kind: MediaKind,
+    clock_rate: u32,
+    /// First outgoing number.
+    first: u64,
+    timestamp_shift: u32,
+    state: State,
+    wants_keyframe: bool,
+    rtx_sequence: u16,
+    repeat_budget: usize,
+    repeats: Box<[(u64, Mono)]>,
+    next_report: Mono,
+    /// Compact NTP and time of the last sender reports.
+    reports: [(u32, Mono); REPORTS_KEPT],
+    stats: TrackStats,
+}
+
+#[derive(Clone, Copy, Debug)]
+enum State {
+    /// Nothing sent; since when packets were held back for want of a keyframe.
+    Waiting { since: Option<Mono> },
+    /// Outgoing number = sequence + shift, wrapping.
+    Sending { floor: u64, shift: u64, highest: u64 },
+}
+
+impl Player {
+    /// Starts with nothing sent. First sequences and timestamp offsets are drawn from `rng`.
+    #[must_use]
+    pub fn new(spec: PlaySpec, mut rng: StdRng, now: Now) -> Self {
+        let streams = &spec.stream.tracks;
+        let track = |play: PlayTrackSpec| {
+            let source = streams.get(usize::from(play.track))?;
+            Some(PlayTrack {
+                kind: source.kind,
+                clock_rate: source.codec.name.clock_rate(),
+                first: rng.random_range(0..FIRST_SEQUENCE),
+                timestamp_shift: rng.random(),
+                state: State::Waiting { since: None },
+                wants_keyframe: source.kind == MediaKind::Video,
+                rtx_sequence: rng.random_range(0..FIRST_SEQUENCE as u16),
+                repeat_budget: REPEAT_BURST,
+                repeats: vec![(u64::MAX, Mono::ZERO); REPEAT_MEMORY].into_boxed_slice(),
+                next_report: now.mono,
+                reports: [(0, Mono::ZERO); REPORTS_KEPT],
+                stats: TrackStats::default(),
+                spec: play,
+            })
+        };
+        Self {
+            cname: spec.cname.into_bytes().into_boxed_slice(),
+            tracks: spec.tracks.into_iter().filter_map(track).collect(),
+        }
+    }
+
+    /// Writes a packet of the stream as this player gets it. `None`: it does not take the track,
+    /// or waits for a keyframe, or the packet is from before it started; a counter says which.
+    pub fn write_rtp(
+        &mut self,
+        now: Now,
+        head: &PacketHead,
+        payload: &[u8],
+        slot: &mut [u8],
+        counters: &mut Counters,
+    ) -> Option<usize> {
+        let track = self.tracks.iter_mut().find(|track| track.spec.track == head.track)?;
+        if payload.len() > MAX_PAYLOAD {
+            counters.inc(Id::ForwardDropTooLarge);
+            return None;
+        }
+        let sequence = match track.number(now.mono, head) {
+            Ok(sequence) => sequence,
+            Err(reason) => {
+                counters.inc(reason);
+                return None;
+            }
+        };
+        let Some(len) =
+            rewrite::write(&track.spec, track.plain(head, sequence), head, payload, slot)
+        else {
+            counters.inc(Id::ForwardDropTooLarge);
+            return None;
+        };
+        track.stats.packets += 1;
+        track.stats.octets += payload.len() as u64;
+        track.repeat_budget = (track.repeat_budget + len / REPEAT_SHARE).min(REPEAT_BURST);
+        counters.inc(Id::ForwardPackets);
+        counters.add(Id::ForwardBytes, len as u64);
+        Some(len)
+    }
+
+    /// Writes a packet again: as RTX (RFC 4588) where that was negotiated, else byte for byte as
+    /// the first time. `None`: never sent in this form, repeated just now, or too much repeated.
+    /// (The caller counts what its cache does not hold, [`Id::ForwardRetransmitMiss`].)
+    pub fn write_retransmission(
+        &mut self,
+        now: Now,
+        head: &PacketHead,
+        payload: &[u8],
+        slot: &mut [u8],
+        counters: &mut Counters,
+    ) -> Option<usize> {
+        let track = self.tracks.iter_mut().find(|track| track.spec.track == head.track)?;
+        let State::Sending { floor, shift, highest } = track.state else { return None };
+        if head.sequence < floor || head.sequence > highest || payload.len() > MAX_PAYLOAD {
+            return None;
+        }
+        let repeat = track.repeats.get_mut((head.sequence % REPEAT_MEMORY as u64) as usize)?;
+        let again = repeat.0 == head.sequence && now.mono.since(repeat.1) < REPEAT_INTERVAL;
+        if again || track.repeat_budget < payload.len() {
+            counters.inc(Id::ForwardRetransmitLimited);
+            return None;
+        }
+        *repeat = (head.sequence, now.mono);
+        let sequence = head.sequence.wrapping_add(shift) as u16;
+        let mut numbers = track.plain(head, sequence);
+        if let (Some(payload_type), Some(ssrc)) = (track.spec.rtx_pt, track.spec.rtx_ssrc) {
+            numbers.payload_type = payload_type;
+            numbers.ssrc = ssrc;
+            numbers.sequence = track.rtx_sequence;
+            numbers.original = Some(sequence);
+        }
+        let len = rewrite::write(&track.spec, numbers, head, payload, slot)?;
+        if numbers.original.is_some() {
+            track.rtx_sequence = track.rtx_sequence.wrapping_add(1);
+        }
+        track.repeat_budget = track.repeat_budget.saturating_sub(len);
+        track.stats.repeated += len as u64;
+        counters.inc(Id::ForwardRetransmitted);
+        Some(len)
+    }
+
+    /// Takes one RTCP compound in the clear and adds what it asks for to `wants`.
+    pub fn on_rtcp(
+        &mut self,
+        now: Now,
+        compound: &[u8],
+        wants: &mut Wants,
+        counters: &mut Counters,
+    ) {
+        for packet in rtcp::Compound::new(compound) {
+            match packet {
+                Ok(Packet::ReceiverReport { blocks, .. } | Packet::SenderReport { blocks, .. }) => {
+                    for block in blocks {
+                        if let Some(track) = self.by_ssrc(block.ssrc) {
+                            track.on_report(now.mono, &block);
+                        }
+                    }
+                }
+                Ok(Packet::Nack { media, lost }) => {
+                    let Some(track) = self.by_ssrc(media) else { continue };
+                    for sequence in lost {
+                        counters.inc(Id::ForwardNackReceived);
+                        if wants.nacks.len() < MAX_NACKS
+                            && let Some(sequence) = track.source_sequence(sequence)
+                        {
+                            wants.nacks.push((track.spec.track, sequence));
+                        }
+                    }
+                }
+                Ok(Packet::Pli { media }) => self.on_keyframe_request(media, wants, counters),
+                Ok(Packet::Fir(targets)) => {
+                    for (media, _) in targets {
+                        self.on_keyframe_request(media, wants, counters);
+                    }
+                }
+                Ok(Packet::Sdes(_) | Packet::Bye(_) | Packet::Remb { .. } | Packet::Other) => {}
+                Err(rtcp::Malformed) => counters.inc(Id::ForwardRtcpMalformed),
+            }
+        }
+    }
+
+    /// Writes the sender reports that are due with our CNAME as one compound, to protect and send;
+    /// `clocks` by track number. Call until it returns `None`. `out` should have 1,200 bytes.
+    pub fn poll_rtcp(
+        &mut self,
+        now: Now,
+        clocks: &[Option<Clock>],
+        out: &mut [u8],
+    ) -> Option<usize> {
+        if self.poll_timeout()? > now.mono {
+            return None;
+        }
+        let mut writer = rtcp::Writer::new(out);
+        let mut names = [0; rtcp::MAX_COUNT];
+        let mut count = 0;
+        for track in &mut self.tracks {
+            if !track.report_due(now.mono) {
+                continue;
+            }
+            let clock = clocks.get(usize::from(track.spec.track)).copied().flatten();
+            let Some(clock) = clock else {
+                track.next_report = now.mono.plus(REPORT_RETRY);
+                continue;
+            };
+            // Room for this report and for the chunks of all: the rest waits for the next call.
+            let chunk = self.cname.len() + 4 + 2 + 4;
+            let Some(name) = names.get_mut(count) else { break };
+            if writer.room() < 28 + 4 + chunk * (count + 1) {
+                break;
+            }
+            let info = track.sender_info(now.unix, &clock);
+            if !writer.sender_report(track.spec.ssrc, &info, []) {
+                break;
+            }
+            *name = track.spec.ssrc;
+            count += 1;
+            track.next_report = now.mono.plus(REPORT_INTERVAL);
+            track.reports.rotate_right(1);
+            track.reports[0] = ((info.ntp >> 16) as u32, now.mono);
+        }
+        if count == 0 {
+            return None;
+        }
+        writer.sdes(names.into_iter().take(count), &self.cname);
+        Some(writer.len())
+    }
+
+    /// Tracks that wait for a keyframe: just joined, or restarted. To be asked again and again,
+    /// for instance at each [`Player::poll_timeout`]: the publisher merges and paces the requests.
+    pub fn wants_keyframe(&self) -> impl Iterator<Item = u8> {
+        self.tracks.iter().filter(|track| track.wants_keyframe).map(|track| track.spec.track)
+    }
+
+    /// When [`Player::poll_rtcp`] may have something to write. `None` before the first packet.
+    #[must_use]
+    pub fn poll_timeout(&self) -> Option<Mono> {
+        let sending = self.tracks.iter().filter(|track| track.stats.packets > 0);
+        sending.map(|track| track.next_report).min()
+    }
+
+    /// Of the track with this number, if the player takes it.
+    #[must_use]
+    pub fn stats(&self, track: u8) -> Option<TrackStats> {
+        self.tracks.iter().find(|found| found.spec.track == track).map(|found| found.stats)
+    }
+
+    fn by_ssrc(&mut self, ssrc: u32) -> Option<&mut PlayTrack> {
+        self.tracks.iter_mut().find(|track| track.spec.ssrc == ssrc)
+    }
+
+    fn on_keyframe_request(&mut self, media: u32, wants: &mut Wants, counters: &mut Counters) {
+        let Some(track) = self.by_ssrc(media) else { return };
+        counters.inc(Id::ForwardKeyframeAsked);
+        let number = track.spec.track;
+        if track.kind == MediaKind::Video && !wants.keyframes.contains(&number) {
+            wants.keyframes.push(number);
+        }
+    }
+}
+
+impl PlayTrack {
+    /// The outgoing number of a packet, or the counter of why it has none.
+    fn number(&mut self, now: Mono, head: &PacketHead) -> Result<u16, Id> {
+        let (floor, mut shift, mut highest) = match self.state {
+            State::Waiting { since } => {
+                let since = since.unwrap_or(now);
+                let video = self.kind == MediaKind::Video;
+                if video && !head.keyframe && now.since(since) < START_WITHOUT_KEYFRAME {
+                    self.state = State::Waiting { since: Some(since) };
+                    return Err(Id::ForwardDropAwaitKeyframe);
+                }
+                self.next_report = now;
+                (head.sequence, self.first.wrapping_sub(head.sequence), head.sequence)
+            }
+            State::Sending { floor, .. } if head.sequence < floor => {
+                return Err(Id::ForwardDropLate);
+            }
+            State::Sending { floor, shift, highest } => (floor, shift, highest),
+        };
+        let mut floor = floor;
+        if head.sequence.saturating_sub(highest) > MAX_STEP {
+            // Numbers go on behind the last; what lies before has none any more.
+            shift = highest.wrapping_add(shift).wrapping_add(2).wrapping_sub(head.sequence);
+            floor = head.sequence;
+            self.wants_keyframe = self.kind == MediaKind::Video;
+        }
+        highest = highest.max(head.sequence);
+        self.state = State::Sending { floor, shift, highest };
+        if head.keyframe {
+            self.wants_keyframe = false;
+        }
+        Ok(head.sequence.wrapping_add(shift) as u16)
+    }
+
+    /// Reverses [`PlayTrack::number`]; `None` for what was never sent.
+    fn source_sequence(&self, outgoing: u16) -> Option<u64> {
+        let State::Sending { floor, shift, highest } = self.state else { return None };
+        let behind = (highest.wrapping_add(shift) as u16).wrapping_sub(outgoing);
+        let sequence = highest.checked_sub(u64::from(behind))?;
+        (sequence >= floor).then_some(sequence)
+    }
+
+    const fn plain(&self, head: &PacketHead, sequence: u16) -> Numbers {
+        Numbers {
+            payload_type: self.spec.pt,
+            ssrc: self.spec.ssrc,
+            sequence,
+            timestamp: head.timestamp.wrapping_add(self.timestamp_shift),
+            original: None,
+        }
+    }
+
+    fn report_due(&self, now: Mono) -> bool {
+        self.stats.packets > 0 && self.next_report <= now
+    }
+
+    fn sender_info(&self, now: Unix, clock: &Clock) -> SenderInfo {
+        SenderInfo {
+            ntp: now.as_ntp(),
+            rtp: clock.rtp_at(now, self.clock_rate).wrapping_add(self.timestamp_shift),
+            packets: self.stats.packets as u32,
+            octets: self.stats.octets as u32,
+        }
+    }
+
+    fn on_report(&mut self, now: Mono, block: &ReportBlock) {
+        self.stats.fraction_lost = block.fraction_lost;
+        self.stats.cumulative_lost = block.cumulative_lost;
+        self.stats.jitter = block.jitter;
+        // By our own record of the report named, so that a false LSR or a set clock says nothing.
+        let sent = self.reports.iter().find(|(ntp, _)| *ntp != 0 && *ntp == block.last_sr);
+        if let Some((_, sent)) = sent {
+            let rtt = now.since(*sent).checked_sub(rewrite::compact(block.delay));
+            if let Some(rtt) = rtt.filter(|rtt| *rtt <= LONGEST_RTT) {
+                self.stats.rtt = Some(rtt);
+            }
+        }
+    }
+}

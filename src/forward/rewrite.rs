@@ -1,0 +1,58 @@
+//! A packet as one player gets it.
+
+use std::time::Duration;
+
+use crate::wire::media::PlayTrackSpec;
+use crate::wire::rtp::Header;
+
+use super::PacketHead;
+
+/// Numbers of one outgoing packet.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Numbers {
+    pub(crate) payload_type: u8,
+    pub(crate) ssrc: u32,
+    pub(crate) sequence: u16,
+    pub(crate) timestamp: u32,
+    /// Of an RTX packet (RFC 4588 section 4): the sequence it repeats.
+    pub(crate) original: Option<u16>,
+}
+
+/// Writes header, extensions and payload into `slot`; `None` when it does not fit. The bytes depend
+/// on the arguments alone: writing a packet anew gives the same bytes.
+pub(crate) fn write(
+    spec: &PlayTrackSpec,
+    numbers: Numbers,
+    head: &PacketHead,
+    payload: &[u8],
+    slot: &mut [u8],
+) -> Option<usize> {
+    let header = Header {
+        payload_type: numbers.payload_type,
+        marker: head.marker,
+        sequence: numbers.sequence,
+        timestamp: numbers.timestamp,
+        ssrc: numbers.ssrc,
+    };
+    let extensions = spec.extensions;
+    let level = head.meta.audio_level.map(|value| [value]);
+    let orientation = head.meta.orientation.map(|value| [value]);
+    let elements = [
+        extensions.mid.map(|id| (id, spec.mid.as_bytes())),
+        extensions.audio_level.zip(level.as_ref().map(<[u8; 1]>::as_slice)),
+        extensions.video_orientation.zip(orientation.as_ref().map(<[u8; 1]>::as_slice)),
+        extensions.playout_delay.zip(head.meta.playout_delay.as_ref().map(<[u8; 3]>::as_slice)),
+    ];
+    let mut len = header.write(slot, elements.into_iter().flatten())?;
+    if let Some(original) = numbers.original {
+        slot.get_mut(len..len + 2)?.copy_from_slice(&original.to_be_bytes());
+        len += 2;
+    }
+    slot.get_mut(len..len + payload.len())?.copy_from_slice(payload);
+    Some(len + payload.len())
+}
+
+/// Compact NTP (middle 32 bits) difference as a duration.
+pub(crate) const fn compact(delay: u32) -> Duration {
+    Duration::from_nanos(((delay as u64) * 1_000_000_000) >> 16)
+}

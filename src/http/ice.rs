@@ -1,0 +1,63 @@
+//! `GET /v1/ice`: an `RTCConfiguration`, and the same as `Link` headers for WHIP.
+
+use axum::Json;
+use axum::extract::State;
+use axum::http::header::{ALLOW, CACHE_CONTROL, LINK};
+use axum::http::{HeaderMap, HeaderValue, StatusCode, Uri};
+use axum::response::{IntoResponse, Response};
+use serde::Serialize;
+
+use super::problem::Problem;
+use super::{App, Gateway, guard};
+use crate::control::api::IceConfig;
+
+#[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
+struct Configuration {
+    ice_servers: [Server; 1],
+    ice_transport_policy: &'static str,
+    ttl: u64,
+}
+
+#[derive(Serialize)]
+struct Server {
+    urls: Vec<String>,
+    username: String,
+    credential: String,
+}
+
+/// A ready `RTCConfiguration` with a fresh credential, for the holder of any valid token.
+pub(super) async fn configuration<G: Gateway>(
+    State(shared): App<G>,
+    headers: HeaderMap,
+    uri: Uri,
+) -> Result<Response, Problem> {
+    let grant = guard::grant(&shared, &headers, &uri)?;
+    let ice = shared.gateway.ice_config(&guard::principal(&grant))?;
+    let server = Server { urls: ice.urls, username: ice.username, credential: ice.credential };
+    let body = Configuration { ice_servers: [server], ice_transport_policy: "relay", ttl: ice.ttl };
+    Ok(([(CACHE_CONTROL, "no-store")], Json(body)).into_response())
+}
+
+pub(super) async fn options() -> Response {
+    (StatusCode::OK, [(ALLOW, "GET, HEAD, OPTIONS")]).into_response()
+}
+
+/// RFC 9725 section 4.6: one `Link` a URL.
+pub(super) fn link(headers: &mut HeaderMap, ice: &IceConfig) {
+    let (username, credential) = (quoted(&ice.username), quoted(&ice.credential));
+    for url in &ice.urls {
+        let link = format!(
+            "<{url}>; rel=\"ice-server\"; username={username}; credential={credential}; \
+             credential-type=\"password\""
+        );
+        if let Ok(link) = HeaderValue::from_str(&link) {
+            headers.append(LINK, link);
+        }
+    }
+}
+
+/// `quoted-string` of RFC 9110 section 5.6.4.
+fn quoted(text: &str) -> String {
+    format!("\"{}\"", text.replace('\\', "\\\\").replace('"', "\\\""))
+}

@@ -1,0 +1,150 @@
+//! Signalling and the page over HTTPS: WHIP (RFC 9725), WHEP, `GET /v1/ice`.
+//!
+//! Every request carries a token: `Authorization: Bearer <jwt>`, the bare token in the same
+//! header, or, for clients that cannot set headers, `?access_token=<jwt>` (RFC 6750 section 2.3:
+//! such a URL may end up in logs of proxies, so headers come first). Nothing is read of a body
+//! before the token is found good. There are no cookies, so cross-origin requests are as safe as
+//! any other and allowed unless [`Origins`] says otherwise; preflights are never authorised.
+//!
+//! Every error is `application/problem+json` (RFC 9457) with a stable `code`; none carries text
+//! of an offer or an address.
+
+mod cors;
+mod guard;
+mod headers;
+mod ice;
+mod page;
+mod problem;
+pub mod server;
+pub mod tls;
+mod whip;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::Router;
+use axum::extract::{DefaultBodyLimit, Request, State};
+use axum::middleware::{self, Next};
+use axum::response::Response;
+use axum::routing::{get, post};
+
+use crate::auth::token::TokenKeys;
+use crate::control::api::{Accepted, IceConfig, Principal, Refusal};
+use crate::ids::StreamName;
+use crate::time::Now;
+use crate::wire::sdp::MAX_SDP;
+pub use cors::Origins;
+use problem::Problem;
+
+/// A request is answered within this time, or refused.
+const REQUEST_TIMEOUT: Duration = Duration::from_secs(20);
+
+/// What HTTP needs of the gateway behind it.
+pub trait Gateway: Clone + Send + Sync + 'static {
+    /// Agrees on a publisher's session.
+    fn publish(
+        &self,
+        name: StreamName,
+        who: &Principal,
+        offer: &str,
+    ) -> impl Future<Output = Result<Accepted, Refusal>> + Send;
+
+    /// Agrees on a player's session.
+    fn play(
+        &self,
+        name: StreamName,
+        who: &Principal,
+        offer: &str,
+    ) -> impl Future<Output = Result<Accepted, Refusal>> + Send;
+
+    /// Ends a session. Without `who`, the resource itself is the permission.
+    fn close(
+        &self,
+        resource: &str,
+        who: Option<&Principal>,
+    ) -> impl Future<Output = Result<(), Refusal>> + Send;
+
+    /// A fresh TURN credential for `who`.
+    ///
+    /// # Errors
+    /// When none can be minted.
+    fn ice_config(&self, who: &Principal) -> Result<IceConfig, Refusal>;
+
+    /// Whether new sessions are taken.
+    fn ready(&self) -> bool;
+
+    /// All metrics in Prometheus' text format.
+    fn metrics(&self) -> String;
+
+    /// The clocks.
+    fn now(&self) -> Now;
+}
+
+/// How the HTTP side behaves.
+#[derive(Clone, Debug)]
+pub struct Config {
+    /// Which other origins' pages may call.
+    pub origins: Origins,
+    /// `Strict-Transport-Security: max-age`; zero leaves the header out, for development on
+    /// `localhost`, where it would bind every other port too.
+    pub hsts: Duration,
+}
+
+impl Default for Config {
+    fn default() -> Self {
+        Self { origins: Origins::Any, hsts: Duration::from_secs(365 * 24 * 3_600) }
+    }
+}
+
+/// What every handler gets.
+struct Shared<G> {
+    gateway: G,
+    keys: TokenKeysRef,
+}
+
+type TokenKeysRef = Arc<TokenKeys>;
+
+impl<G: Clone> Clone for Shared<G> {
+    fn clone(&self) -> Self {
+        Self { gateway: self.gateway.clone(), keys: Arc::clone(&self.keys) }
+    }
+}
+
+/// The public router.
+pub fn router<G: Gateway>(gateway: G, keys: Arc<TokenKeys>, config: Config) -> Router {
+    let config = Arc::new(config);
+    let api = Router::new()
+        .route("/whip/{room}/{stream}", post(whip::publish::<G>).options(whip::endpoint::<G>))
+        .route("/whep/{room}/{stream}", post(whip::play::<G>).options(whip::endpoint::<G>))
+        // A room may be called "session", and POST still means it.
+        .route(
+            "/whip/session/{resource}",
+            post(whip::publish_in_session::<G>).delete(whip::close::<G>).options(whip::resource),
+        )
+        .route(
+            "/whep/session/{resource}",
+            post(whip::play_in_session::<G>).delete(whip::close::<G>).options(whip::resource),
+        )
+        .route("/v1/ice", get(ice::configuration::<G>).options(ice::options))
+        .layer(middleware::from_fn_with_state(Arc::clone(&config), cors::answer));
+    Router::new()
+        .merge(api)
+        .fallback(page::serve)
+        .method_not_allowed_fallback(wrong_method)
+        .with_state(Shared { gateway, keys })
+        .layer(DefaultBodyLimit::max(MAX_SDP))
+        .layer(middleware::from_fn(within_time))
+        .layer(middleware::from_fn_with_state(config, headers::secure))
+}
+
+async fn wrong_method() -> Problem {
+    Problem::wrong_method()
+}
+
+async fn within_time(request: Request, next: Next) -> Result<Response, Problem> {
+    let answered = tokio::time::timeout(REQUEST_TIMEOUT, next.run(request)).await;
+    answered.map_err(|_| Problem::slow())
+}
+
+/// Extracts nothing, keeps the state's type in one place.
+type App<G> = State<Shared<G>>;

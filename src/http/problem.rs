@@ -1,0 +1,152 @@
+//! Errors as `application/problem+json` (RFC 9457).
+
+use axum::http::header::{ALLOW, CACHE_CONTROL, CONTENT_TYPE, RETRY_AFTER, WWW_AUTHENTICATE};
+use axum::http::{HeaderName, HeaderValue, StatusCode};
+use axum::response::{IntoResponse, Response};
+use serde::Serialize;
+
+use crate::auth::token::TokenError;
+use crate::control::api::Refusal;
+
+/// When to ask again for a stream nobody publishes yet, seconds.
+const SOON: HeaderValue = HeaderValue::from_static("2");
+/// When to ask a full or draining gateway again, seconds.
+const LATER: HeaderValue = HeaderValue::from_static("5");
+
+/// One error answer.
+#[derive(Debug)]
+pub(super) struct Problem {
+    status: StatusCode,
+    code: &'static str,
+    detail: String,
+    header: Option<(HeaderName, HeaderValue)>,
+}
+
+impl Problem {
+    fn new(status: StatusCode, code: &'static str, detail: impl Into<String>) -> Self {
+        Self { status, code, detail: detail.into(), header: None }
+    }
+
+    fn with(self, name: HeaderName, value: HeaderValue) -> Self {
+        Self { header: Some((name, value)), ..self }
+    }
+
+    pub(super) fn not_found() -> Self {
+        Self::new(StatusCode::NOT_FOUND, "not_found", "there is nothing at this path")
+    }
+
+    /// axum adds `Allow` for routes; see [`Self::wrong_method_for_page`].
+    pub(super) fn wrong_method() -> Self {
+        let detail = "this method is not for this path; the Allow header lists those that are";
+        Self::new(StatusCode::METHOD_NOT_ALLOWED, "method_not_allowed", detail)
+    }
+
+    pub(super) fn wrong_method_for_page() -> Self {
+        Self::wrong_method().with(ALLOW, HeaderValue::from_static("GET,HEAD"))
+    }
+
+    pub(super) fn slow() -> Self {
+        let detail = "the gateway took too long to answer";
+        Self::new(StatusCode::SERVICE_UNAVAILABLE, "timeout", detail).with(RETRY_AFTER, LATER)
+    }
+
+    pub(super) fn slow_body() -> Self {
+        let detail = "the request's body did not arrive in time";
+        Self::new(StatusCode::REQUEST_TIMEOUT, "body_timeout", detail)
+    }
+
+    pub(super) fn large_body() -> Self {
+        let detail = "the SDP is longer than 65536 bytes";
+        Self::new(StatusCode::PAYLOAD_TOO_LARGE, "sdp_too_large", detail)
+    }
+
+    pub(super) fn broken_body() -> Self {
+        let detail = "the request's body broke off";
+        Self::new(StatusCode::BAD_REQUEST, "body_incomplete", detail)
+    }
+
+    pub(super) fn not_sdp() -> Self {
+        let detail = "the body must be an SDP offer with Content-Type application/sdp";
+        Self::new(StatusCode::UNSUPPORTED_MEDIA_TYPE, "unsupported_media_type", detail)
+    }
+
+    pub(super) fn bad_sdp(detail: &str) -> Self {
+        Self::new(StatusCode::BAD_REQUEST, "bad_sdp", detail)
+    }
+
+    pub(super) fn bad_name(detail: String) -> Self {
+        Self::new(StatusCode::BAD_REQUEST, "bad_name", detail)
+    }
+
+    pub(super) fn no_token() -> Self {
+        let detail = "a token is needed: Authorization: Bearer <token>";
+        // RFC 6750 section 3.1: no error code when no credentials came.
+        let challenge = HeaderValue::from_static("Bearer realm=\"veilgate\"");
+        Self::new(StatusCode::UNAUTHORIZED, "token_missing", detail)
+            .with(WWW_AUTHENTICATE, challenge)
+    }
+
+    pub(super) fn not_granted(detail: String) -> Self {
+        let challenge =
+            HeaderValue::from_static("Bearer realm=\"veilgate\", error=\"insufficient_scope\"");
+        Self::new(StatusCode::FORBIDDEN, "not_granted", detail).with(WWW_AUTHENTICATE, challenge)
+    }
+}
+
+impl From<TokenError> for Problem {
+    fn from(error: TokenError) -> Self {
+        let challenge =
+            HeaderValue::from_static("Bearer realm=\"veilgate\", error=\"invalid_token\"");
+        Self::new(StatusCode::UNAUTHORIZED, error.code(), error.to_string())
+            .with(WWW_AUTHENTICATE, challenge)
+    }
+}
+
+impl From<Refusal> for Problem {
+    fn from(refusal: Refusal) -> Self {
+        let (status, code) = match refusal {
+            Refusal::NameInUse => (StatusCode::CONFLICT, "name_in_use"),
+            Refusal::NobodyPublishing => (StatusCode::NOT_FOUND, "nobody_publishing"),
+            Refusal::BadSdp(_) => (StatusCode::BAD_REQUEST, "bad_sdp"),
+            Refusal::NoCodec(_) => (StatusCode::UNPROCESSABLE_ENTITY, "no_codec"),
+            Refusal::NoFingerprint(_) => (StatusCode::UNPROCESSABLE_ENTITY, "no_fingerprint"),
+            Refusal::NotFound => (StatusCode::NOT_FOUND, "session_not_found"),
+            Refusal::Full => (StatusCode::SERVICE_UNAVAILABLE, "full"),
+            Refusal::Draining => (StatusCode::SERVICE_UNAVAILABLE, "draining"),
+        };
+        let problem = Self::new(status, code, refusal.to_string());
+        match refusal {
+            Refusal::NobodyPublishing => problem.with(RETRY_AFTER, SOON),
+            Refusal::Full | Refusal::Draining => problem.with(RETRY_AFTER, LATER),
+            _ => problem,
+        }
+    }
+}
+
+#[derive(Serialize)]
+struct Body<'a> {
+    r#type: String,
+    title: &'a str,
+    status: u16,
+    detail: &'a str,
+    code: &'a str,
+}
+
+impl IntoResponse for Problem {
+    fn into_response(self) -> Response {
+        let body = Body {
+            r#type: format!("urn:veilgate:problem:{}", self.code),
+            title: self.status.canonical_reason().unwrap_or_default(),
+            status: self.status.as_u16(),
+            detail: &self.detail,
+            code: self.code,
+        };
+        let body = serde_json::to_string(&body).unwrap_or_default();
+        let headers = [(CONTENT_TYPE, "application/problem+json"), (CACHE_CONTROL, "no-store")];
+        let mut response = (self.status, headers, body).into_response();
+        if let Some((name, value)) = self.header {
+            response.headers_mut().insert(name, value);
+        }
+        response
+    }
+}

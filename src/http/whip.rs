@@ -1,0 +1,200 @@
+//! WHIP (RFC 9725) and WHEP: an offer posted, an answer back, a session to delete.
+
+use std::time::Duration;
+
+use aws_lc_rs::digest;
+use axum::body::Bytes;
+use axum::extract::rejection::PathRejection;
+use axum::extract::{FromRequest, Path, Request, State};
+use axum::http::header::{
+    ACCESS_CONTROL_REQUEST_METHOD, ALLOW, CACHE_CONTROL, CONTENT_LENGTH, CONTENT_TYPE, ETAG,
+    LOCATION,
+};
+use axum::http::{HeaderMap, HeaderName, StatusCode, Uri};
+use axum::response::{IntoResponse, Response};
+use base64::Engine as _;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+
+use super::problem::Problem;
+use super::{App, Gateway, Shared, guard, ice};
+use crate::control::api::{Accepted, Principal};
+use crate::ids::StreamName;
+use crate::wire::sdp::MAX_SDP;
+
+/// How long a client has to send an offer.
+const BODY_TIMEOUT: Duration = Duration::from_secs(10);
+const SDP: &str = "application/sdp";
+const ACCEPT_POST: HeaderName = HeaderName::from_static("accept-post");
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Endpoint {
+    Whip,
+    Whep,
+}
+
+impl Endpoint {
+    const fn path(self) -> &'static str {
+        match self {
+            Self::Whip => "/whip/session/",
+            Self::Whep => "/whep/session/",
+        }
+    }
+}
+
+type Names = Result<Path<(String, String)>, PathRejection>;
+type Tail = Result<Path<String>, PathRejection>;
+
+pub(super) async fn publish<G: Gateway>(
+    State(shared): App<G>,
+    names: Names,
+    request: Request,
+) -> Result<Response, Problem> {
+    let Path((room, stream)) = names.map_err(|_| Problem::not_found())?;
+    post(shared, Endpoint::Whip, &room, &stream, request).await
+}
+
+pub(super) async fn play<G: Gateway>(
+    State(shared): App<G>,
+    names: Names,
+    request: Request,
+) -> Result<Response, Problem> {
+    let Path((room, stream)) = names.map_err(|_| Problem::not_found())?;
+    post(shared, Endpoint::Whep, &room, &stream, request).await
+}
+
+/// `POST /whip/session/{stream}`: the stream of a room that is called "session".
+pub(super) async fn publish_in_session<G: Gateway>(
+    State(shared): App<G>,
+    stream: Tail,
+    request: Request,
+) -> Result<Response, Problem> {
+    let Path(stream) = stream.map_err(|_| Problem::not_found())?;
+    post(shared, Endpoint::Whip, "session", &stream, request).await
+}
+
+/// As [`publish_in_session`], for a player.
+pub(super) async fn play_in_session<G: Gateway>(
+    State(shared): App<G>,
+    stream: Tail,
+    request: Request,
+) -> Result<Response, Problem> {
+    let Path(stream) = stream.map_err(|_| Problem::not_found())?;
+    post(shared, Endpoint::Whep, "session", &stream, request).await
+}
+
+async fn post<G: Gateway>(
+    shared: Shared<G>,
+    endpoint: Endpoint,
+    room: &str,
+    stream: &str,
+    request: Request,
+) -> Result<Response, Problem> {
+    let grant = guard::grant(&shared, request.headers(), request.uri())?;
+    let name: StreamName = format!("{room}/{stream}")
+        .parse()
+        .map_err(|e: crate::ids::NameError| Problem::bad_name(e.to_string()))?;
+    let (granted, verb) = match endpoint {
+        Endpoint::Whip => (grant.may_publish(&name), "publishing"),
+        Endpoint::Whep => (grant.may_play(&name), "playing"),
+    };
+    if !granted {
+        return Err(Problem::not_granted(format!("the token does not allow {verb} {name}")));
+    }
+    let who = guard::principal(&grant);
+    let offer = read_offer(request).await?;
+    let accepted = match endpoint {
+        Endpoint::Whip => shared.gateway.publish(name, &who, &offer).await?,
+        Endpoint::Whep => shared.gateway.play(name, &who, &offer).await?,
+    };
+    Ok(created(&shared, endpoint, &who, accepted))
+}
+
+async fn read_offer(request: Request) -> Result<String, Problem> {
+    let content_type = request.headers().get(CONTENT_TYPE).and_then(|v| v.to_str().ok());
+    let essence = content_type.and_then(|v| v.split(';').next()).unwrap_or_default();
+    if !essence.trim().eq_ignore_ascii_case(SDP) {
+        return Err(Problem::not_sdp());
+    }
+    let length = request.headers().get(CONTENT_LENGTH).and_then(|v| v.to_str().ok());
+    if length.and_then(|v| v.parse::<u64>().ok()).is_some_and(|length| length > MAX_SDP as u64) {
+        return Err(Problem::large_body());
+    }
+    let body = tokio::time::timeout(BODY_TIMEOUT, Bytes::from_request(request, &()))
+        .await
+        .map_err(|_| Problem::slow_body())?
+        .map_err(|rejection| match rejection.status() {
+            StatusCode::PAYLOAD_TOO_LARGE => Problem::large_body(),
+            _ => Problem::broken_body(),
+        })?;
+    String::from_utf8(body.into()).map_err(|_| Problem::bad_sdp("the body is not UTF-8 text"))
+}
+
+fn created<G: Gateway>(
+    shared: &Shared<G>,
+    endpoint: Endpoint,
+    who: &Principal,
+    accepted: Accepted,
+) -> Response {
+    let location = format!("{}{}", endpoint.path(), accepted.resource);
+    let headers = [
+        (CONTENT_TYPE, SDP.to_owned()),
+        (CACHE_CONTROL, "no-store".to_owned()),
+        (LOCATION, location),
+        (ETAG, entity_tag(&accepted.resource)),
+    ];
+    let mut response = (StatusCode::CREATED, headers, accepted.answer).into_response();
+    // The client has its relay by now; the fresh credential is for its next ICE restart.
+    if let Ok(config) = shared.gateway.ice_config(who) {
+        ice::link(response.headers_mut(), &config);
+    }
+    response
+}
+
+/// RFC 9725 section 4.3.1: a strong tag for the ICE session. A hash, so that the tag does not
+/// give the session's secret URL away.
+fn entity_tag(resource: &str) -> String {
+    let mut context = digest::Context::new(&digest::SHA256);
+    context.update(b"veilgate etag\0");
+    context.update(resource.as_bytes());
+    let tag = URL_SAFE_NO_PAD.encode(context.finish());
+    format!("\"{}\"", tag.get(..16).unwrap_or_default())
+}
+
+/// `DELETE`: done when the session is gone, whoever ended it and when.
+pub(super) async fn close<G: Gateway>(
+    State(shared): App<G>,
+    resource: Tail,
+    headers: HeaderMap,
+    uri: Uri,
+) -> Result<StatusCode, Problem> {
+    let Path(resource) = resource.map_err(|_| Problem::not_found())?;
+    let who = guard::closer(&shared, &headers, &uri)?;
+    // A foreign or bygone resource answers like a fresh one: it tells nothing.
+    match shared.gateway.close(&resource, who.as_ref()).await {
+        Ok(()) | Err(crate::control::api::Refusal::NotFound) => Ok(StatusCode::OK),
+        Err(refusal) => Err(refusal.into()),
+    }
+}
+
+/// `OPTIONS` of an endpoint: what may be posted and, to a token's holder outside a preflight,
+/// the ICE servers (RFC 9725 section 4.6).
+pub(super) async fn endpoint<G: Gateway>(
+    State(shared): App<G>,
+    headers: HeaderMap,
+    uri: Uri,
+) -> Response {
+    let answer = [(ACCEPT_POST, SDP), (ALLOW, "POST, OPTIONS"), (CACHE_CONTROL, "no-store")];
+    let mut response = (StatusCode::OK, answer).into_response();
+    if !headers.contains_key(ACCESS_CONTROL_REQUEST_METHOD)
+        && let Ok(grant) = guard::grant(&shared, &headers, &uri)
+        && let Ok(config) = shared.gateway.ice_config(&guard::principal(&grant))
+    {
+        ice::link(response.headers_mut(), &config);
+    }
+    response
+}
+
+/// `OPTIONS` of a session.
+pub(super) async fn resource() -> Response {
+    (StatusCode::OK, [(ALLOW, "DELETE, OPTIONS")]).into_response()
+}

@@ -1,0 +1,547 @@
+//! Offer in, agreement out: which tracks a publisher sends, which a player takes.
+//!
+//! Of an offer, the first audio and the first video section that flow our way are taken; further
+//! ones are rejected with port 0, and those in which nothing can flow are answered inactive, so
+//! that the bundle's tagged section stays valid. Every section taken shares one transport (BUNDLE, rtcp-mux), and
+//! has one codec in the answer: the first of the offer that passes through, with its RTX.
+//! Simulcast and transport-wide feedback are not answered, so a client sends one encoding.
+//!
+//! A client's codec parameters come back to that client only, and only those on a closed list
+//! with a closed form ([`typed`]): nothing one client wrote reaches another. Parameter sets in
+//! `a=fmtp` (`sprop-parameter-sets`) are therefore dropped: H.264 must carry them in band, as
+//! every WebRTC sender does (RFC 7742 section 6.2).
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+
+use rand::RngCore;
+use rand::rngs::StdRng;
+
+use crate::wire::media::{
+    Codec, CodecName, Extensions, MediaKind, PlaySpec, PlayTrackSpec, StreamSpec, TrackSpec,
+};
+use crate::wire::sdp::{
+    Accepted, Answer, AnsweredCodec, AnsweredExtension, Direction, Feedback, MediaSection, Offer,
+    OfferedCodec, Outgoing, ParseError, Section, SectionKind, Setup, Transport,
+};
+
+/// Why an offer is refused. The texts never quote the offer.
+#[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
+pub enum Refusal {
+    /// Not SDP, or SDP that no WebRTC client makes.
+    #[error("{0}")]
+    BadSdp(String),
+    /// Nothing in it that we could pass on.
+    #[error("{0}")]
+    NoCodec(String),
+    /// No DTLS fingerprint by SHA-256 or longer.
+    #[error("the offer has no a=fingerprint with sha-256, sha-384 or sha-512")]
+    NoFingerprint,
+}
+
+impl From<ParseError> for Refusal {
+    fn from(error: ParseError) -> Self {
+        Self::BadSdp(error.to_string())
+    }
+}
+
+/// What the answer will say, but for our transport.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct AnswerPlan {
+    answer: Answer,
+}
+
+impl AnswerPlan {
+    /// The answer's SDP, with our ICE credentials, our certificate's fingerprint
+    /// (`sha-256 AA:BB:…`) and our media addresses, first the preferred.
+    #[must_use]
+    pub fn answer_sdp(
+        &self,
+        ufrag: &str,
+        pwd: &str,
+        fingerprint: &str,
+        candidates: &[SocketAddr],
+    ) -> String {
+        // RFC 8866 section 5.2 wants another number for another session; the ufrag is random.
+        let session = u64::from(crc32fast::hash(ufrag.as_bytes()));
+        self.answer.write(&Transport { session, ufrag, pwd, fingerprint, candidates })
+    }
+}
+
+/// Agrees with a publisher.
+///
+/// # Errors
+/// [`Refusal`].
+pub fn publish(offer: &Offer) -> Result<(Vec<TrackSpec>, AnswerPlan), Refusal> {
+    check_transport(offer)?;
+    let mut tracks = Vec::new();
+    let sections = take(offer, |section, media, kind| {
+        if !media.direction.sends() {
+            return inactive(section, media);
+        }
+        let (offered, codec) = first_codec(media).ok_or_else(|| no_codec(section, kind))?;
+        let (extensions, answered) = extensions(media, Direction::sends);
+        let primary = media.fid.first().copied();
+        let ssrc = primary.map(|(ssrc, _)| ssrc).or_else(|| media.ssrcs.first().copied());
+        let rtx_pt = media.rtx_of(offered.pt).filter(|pt| usable(*pt));
+        let feedback = offered.feedback;
+        tracks.push(TrackSpec {
+            kind,
+            mid: media.mid.clone().unwrap_or_default(),
+            codec: codec.clone(),
+            pt: offered.pt,
+            rtx_pt,
+            ssrc,
+            rtx_ssrc: primary.map(|(_, rtx)| rtx).filter(|_| rtx_pt.is_some()),
+            nack: feedback.nack,
+            pli: feedback.pli,
+            remb: feedback.remb,
+            extensions,
+        });
+        let codec = (offered, &codec, rtx_pt);
+        accept(section, media, Direction::RecvOnly, codec, answered).map(Some)
+    })?;
+    if tracks.is_empty() {
+        return Err(Refusal::NoCodec("the offer sends neither audio nor video".to_owned()));
+    }
+    let plan = plan(offer, sections)?;
+    Ok((tracks, plan))
+}
+
+/// Agrees with a player of `stream`. SSRCs and the CNAME are drawn from `rng`.
+///
+/// # Errors
+/// [`Refusal`]; [`Refusal::NoCodec`] names the codec that the player would need.
+pub fn play(
+    offer: &Offer,
+    stream: &Arc<StreamSpec>,
+    rng: &mut StdRng,
+) -> Result<(PlaySpec, AnswerPlan), Refusal> {
+    check_transport(offer)?;
+    let mut ssrcs = Ssrcs { rng, drawn: Vec::new() };
+    let cname = ssrcs.cname();
+    let mut tracks: Vec<PlayTrackSpec> = Vec::new();
+    let sections = take(offer, |section, media, kind| {
+        if !media.direction.receives() {
+            return inactive(section, media);
+        }
+        let wanted = (0_u8..).zip(&stream.tracks).find(|(_, track)| track.kind == kind);
+        let Some((number, track)) = wanted else {
+            return inactive(section, media);
+        };
+        let (offered, codec) =
+            matching(media, &track.codec).ok_or_else(|| lacks(section, kind, &track.codec))?;
+        let (extensions, answered) = extensions(media, Direction::receives);
+        let rtx_pt = media.rtx_of(offered.pt).filter(|pt| usable(*pt) && offered.feedback.nack);
+        let spec = PlayTrackSpec {
+            track: number,
+            mid: media.mid.clone().unwrap_or_default(),
+            pt: offered.pt,
+            rtx_pt,
+            ssrc: ssrcs.draw(),
+            rtx_ssrc: rtx_pt.map(|_| ssrcs.draw()),
+            extensions,
+        };
+        let outgoing = Outgoing { ssrc: spec.ssrc, rtx_ssrc: spec.rtx_ssrc, cname: cname.clone() };
+        tracks.push(spec);
+        let codec = (offered, &codec, rtx_pt);
+        let accepted = accept(section, media, Direction::SendOnly, codec, answered)?;
+        Ok(Some(Accepted { outgoing: Some(outgoing), ..accepted }))
+    })?;
+    if tracks.is_empty() {
+        let has: Vec<_> = stream.tracks.iter().map(|t| kind_name(t.kind)).collect();
+        let text = format!("the offer receives nothing the stream has ({})", has.join(" and "));
+        return Err(Refusal::NoCodec(text));
+    }
+    let plan = plan(offer, sections)?;
+    Ok((PlaySpec { stream: Arc::clone(stream), cname, tracks }, plan))
+}
+
+/// What does not depend on the codecs.
+fn check_transport(offer: &Offer) -> Result<(), Refusal> {
+    let media = |m: &MediaSection| media_kind(m.kind).is_some() && !m.disabled;
+    if !offer.media.iter().any(media) {
+        return Err(Refusal::NoCodec("the offer has no audio and no video section".to_owned()));
+    }
+    if offer.fingerprints.is_empty() {
+        return Err(Refusal::NoFingerprint);
+    }
+    // We are ICE-lite and passive (RFC 8842 section 5.3): the client must open the handshake.
+    if matches!(offer.setup, Setup::Passive | Setup::Holdconn) {
+        let text = "a=setup must be actpass or active: the gateway is the DTLS server";
+        return Err(Refusal::BadSdp(text.to_owned()));
+    }
+    Ok(())
+}
+
+/// Walks the offer's sections: the first of each kind for which `accept` makes something is
+/// taken, the rest are rejected.
+fn take<F>(offer: &Offer, mut accept: F) -> Result<Vec<Section>, Refusal>
+where
+    F: FnMut(usize, &MediaSection, MediaKind) -> Result<Option<Accepted>, Refusal>,
+{
+    let (mut audio, mut video) = (false, false);
+    let mut sections = Vec::with_capacity(offer.media.len());
+    for (index, media) in offer.media.iter().enumerate() {
+        let mut accepted = None;
+        if let Some(kind) = media_kind(media.kind).filter(|_| !media.disabled) {
+            let taken = match kind {
+                MediaKind::Audio => &mut audio,
+                MediaKind::Video => &mut video,
+            };
+            if !*taken {
+                accepted = accept(index, media, kind)?;
+                *taken = accepted.as_ref().is_some_and(|a| a.direction != Direction::Inactive);
+            }
+        }
+        sections.push(match accepted {
+            Some(accepted) => Section::Accepted(Box::new(accepted)),
+            None => Section::Rejected {
+                kind: media.kind,
+                protocol: media.protocol,
+                mid: media.mid.clone(),
+            },
+        });
+    }
+    Ok(sections)
+}
+
+/// Nothing flows; `None` when the section has no codec to say so with.
+fn inactive(section: usize, media: &MediaSection) -> Result<Option<Accepted>, Refusal> {
+    let codec = first_codec(media);
+    let codec = codec.as_ref().map(|(offered, codec)| (*offered, codec, None));
+    codec.map(|codec| accept(section, media, Direction::Inactive, codec, Vec::new())).transpose()
+}
+
+fn accept(
+    section: usize,
+    media: &MediaSection,
+    direction: Direction,
+    (offered, codec, rtx_pt): (&OfferedCodec, &Codec, Option<u8>),
+    extensions: Vec<AnsweredExtension>,
+) -> Result<Accepted, Refusal> {
+    let bad = |fault: &str| Refusal::BadSdp(format!("m-section {section}: {fault}"));
+    let protocol = media
+        .protocol
+        .filter(|protocol| protocol.is_dtls_srtp())
+        .ok_or_else(|| bad("the protocol must be UDP/TLS/RTP/SAVPF"))?;
+    if !media.rtcp_mux {
+        return Err(bad("a=rtcp-mux is required (RFC 9725 section 4.4.1)"));
+    }
+    let mut codecs = vec![AnsweredCodec {
+        pt: offered.pt,
+        name: encoding_name(codec.name),
+        clock: codec.name.clock_rate(),
+        channels: offered.channels,
+        fmtp: codec.fmtp.clone(),
+        feedback: offered.feedback,
+    }];
+    codecs.extend(rtx_pt.map(|pt| AnsweredCodec {
+        pt,
+        name: "rtx",
+        clock: codec.name.clock_rate(),
+        channels: 1,
+        fmtp: vec![("apt".to_owned(), offered.pt.to_string())],
+        feedback: Feedback::default(),
+    }));
+    Ok(Accepted {
+        kind: media.kind,
+        protocol,
+        mid: media.mid.clone(),
+        direction,
+        rtcp_rsize: media.rtcp_rsize,
+        codecs,
+        extensions,
+        outgoing: None,
+    })
+}
+
+/// One transport carries all that was accepted: two sections must be in the BUNDLE group.
+fn plan(offer: &Offer, sections: Vec<Section>) -> Result<AnswerPlan, Refusal> {
+    let accepted = |s: &Section| match s {
+        Section::Accepted(a) => Some(a.mid.clone()),
+        Section::Rejected { .. } => None,
+    };
+    let mids: Vec<Option<String>> = sections.iter().filter_map(accepted).collect();
+    let bundled = |mid: &Option<String>| mid.as_ref().is_some_and(|m| offer.bundle.contains(m));
+    if mids.len() > 1 && !mids.iter().all(bundled) {
+        let text = "audio and video must be in one a=group:BUNDLE (RFC 9725 section 4.4.1)";
+        return Err(Refusal::BadSdp(text.to_owned()));
+    }
+    let keep = |mid: &&String| mids.iter().flatten().any(|m| m == *mid);
+    let bundle = offer.bundle.iter().filter(keep).cloned().collect();
+    Ok(AnswerPlan { answer: Answer { sections, bundle } })
+}
+
+const fn media_kind(kind: SectionKind) -> Option<MediaKind> {
+    match kind {
+        SectionKind::Audio => Some(MediaKind::Audio),
+        SectionKind::Video => Some(MediaKind::Video),
+        SectionKind::Application | SectionKind::Other(_) => None,
+    }
+}
+
+const fn kind_name(kind: MediaKind) -> &'static str {
+    match kind {
+        MediaKind::Audio => "audio",
+        MediaKind::Video => "video",
+    }
+}
+
+const fn encoding_name(name: CodecName) -> &'static str {
+    match name {
+        CodecName::Opus => "opus",
+        CodecName::Vp8 => "VP8",
+        CodecName::Vp9 => "VP9",
+        CodecName::H264 => "H264",
+        CodecName::Av1 => "AV1",
+    }
+}
+
+fn no_codec(section: usize, kind: MediaKind) -> Refusal {
+    let codecs = match kind {
+        MediaKind::Audio => "opus/48000/2",
+        MediaKind::Video => "VP8, VP9, H264 with packetization-mode=1, or AV1",
+    };
+    let kind = kind_name(kind);
+    Refusal::NoCodec(format!("m-section {section} ({kind}): none of its codecs is {codecs}"))
+}
+
+fn lacks(section: usize, kind: MediaKind, codec: &Codec) -> Refusal {
+    let name = encoding_name(codec.name);
+    let kind = kind_name(kind);
+    let detail = match codec.name {
+        CodecName::H264 => match h264_profile(codec) {
+            Some(H264Profile::ConstrainedBaseline) => " (constrained baseline profile)",
+            Some(H264Profile::Baseline) => " (baseline profile)",
+            Some(H264Profile::Main) => " (main profile)",
+            Some(H264Profile::ConstrainedHigh) => " (constrained high profile)",
+            Some(H264Profile::High) => " (high profile)",
+            Some(H264Profile::Other(_)) | None => "",
+        },
+        CodecName::Vp9 | CodecName::Av1 | CodecName::Opus | CodecName::Vp8 => "",
+    };
+    Refusal::NoCodec(format!(
+        "m-section {section} ({kind}): the stream is {name}{detail}, which the offer does not receive"
+    ))
+}
+
+/// RFC 5761 section 4: with rtcp-mux, 64 to 95 with the marker bit would read as RTCP.
+const fn usable(pt: u8) -> bool {
+    !matches!(pt, 64..=95)
+}
+
+/// The first codec of a section that passes through.
+fn first_codec(media: &MediaSection) -> Option<(&OfferedCodec, Codec)> {
+    media.codecs.iter().find_map(|offered| Some((offered, typed(media.kind, offered)?)))
+}
+
+/// The codec of a player's section that decodes `wanted`: with the same profile if there is one.
+fn matching<'a>(media: &'a MediaSection, wanted: &Codec) -> Option<(&'a OfferedCodec, Codec)> {
+    let typed = || {
+        let all = media.codecs.iter().filter_map(|o| Some((o, typed(media.kind, o)?)));
+        all.filter(|(_, codec)| codec.name == wanted.name)
+    };
+    let exact = typed().find(|(_, codec)| same_profile(codec, wanted));
+    exact.or_else(|| typed().find(|(_, codec)| decodes(codec, wanted)))
+}
+
+fn same_profile(a: &Codec, b: &Codec) -> bool {
+    match a.name {
+        CodecName::Opus | CodecName::Vp8 => true,
+        CodecName::Vp9 => number(a, "profile-id") == number(b, "profile-id"),
+        CodecName::Av1 => number(a, "profile") == number(b, "profile"),
+        CodecName::H264 => h264_profile(a).is_some() && h264_profile(a) == h264_profile(b),
+    }
+}
+
+/// Whether a decoder of `decoder`'s profile takes a stream of `stream`'s.
+fn decodes(decoder: &Codec, stream: &Codec) -> bool {
+    use H264Profile::{Baseline, ConstrainedBaseline, ConstrainedHigh, High, Main};
+    if decoder.name != CodecName::H264 || stream.name != CodecName::H264 {
+        return false;
+    }
+    // RFC 6184 section 8.1, table 5: what is inside what.
+    matches!(
+        (h264_profile(stream), h264_profile(decoder)),
+        (Some(ConstrainedBaseline), Some(Baseline | Main | ConstrainedHigh | High))
+            | (Some(Main | ConstrainedHigh), Some(High))
+    )
+}
+
+fn parameter<'a>(codec: &'a Codec, key: &str) -> Option<&'a str> {
+    codec.fmtp.iter().find(|(k, _)| k == key).map(|(_, v)| v.as_str())
+}
+
+/// A numeric parameter whose absence means 0, as of `profile-id` and AV1's `profile`.
+fn number(codec: &Codec, key: &str) -> u32 {
+    parameter(codec, key).and_then(|v| v.parse().ok()).unwrap_or(0)
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum H264Profile {
+    ConstrainedBaseline,
+    Baseline,
+    Main,
+    ConstrainedHigh,
+    High,
+    Other(u16),
+}
+
+/// The profile of a profile-level-id (RFC 6184 section 8.1): 42e01f and 4de01f are both
+/// constrained baseline. The level plays no part: both ends adapt to what comes.
+fn h264_profile(codec: &Codec) -> Option<H264Profile> {
+    // Without the parameter: baseline, level 1.
+    let id = parameter(codec, "profile-level-id").unwrap_or("42000a");
+    let id = u32::from_str_radix(id, 16).ok()?;
+    let [_, profile, constraints, _] = id.to_be_bytes();
+    Some(match (profile, constraints) {
+        (0x42, c) if c & 0x4f == 0x40 => H264Profile::ConstrainedBaseline,
+        (0x4d, c) if c & 0x8f == 0x80 => H264Profile::ConstrainedBaseline,
+        (0x58, c) if c & 0xcf == 0xc0 => H264Profile::ConstrainedBaseline,
+        (0x42, c) if c & 0x4f == 0 => H264Profile::Baseline,
+        (0x58, c) if c & 0xcf == 0x80 => H264Profile::Baseline,
+        (0x4d, c) if c & 0xaf == 0 => H264Profile::Main,
+        (0x64, 0x0c) => H264Profile::ConstrainedHigh,
+        (0x64, 0) => H264Profile::High,
+        (profile, constraints) => H264Profile::Other(u16::from_be_bytes([profile, constraints])),
+    })
+}
+
+/// The form a parameter's value must have to be kept. All are too narrow for an address.
+#[derive(Clone, Copy)]
+enum Form {
+    /// At most seven decimal digits.
+    Number,
+    /// `0` or `1`.
+    Bool,
+    /// Six hexadecimal digits.
+    Profile,
+}
+
+impl Form {
+    fn fits(self, value: &str) -> bool {
+        match self {
+            Self::Number => {
+                (1..=7).contains(&value.len()) && value.bytes().all(|b| b.is_ascii_digit())
+            }
+            Self::Bool => matches!(value, "0" | "1"),
+            Self::Profile => value.len() == 6 && value.bytes().all(|b| b.is_ascii_hexdigit()),
+        }
+    }
+}
+
+/// A codec we pass through, with the parameters that come back in the answer. What a client
+/// says of its own sending (`sprop-…`) or of limits to what it receives and would not mean for
+/// us (VP8's `max-fs`) is left out.
+fn typed(kind: SectionKind, offered: &OfferedCodec) -> Option<Codec> {
+    const OPUS: &[(&str, Form)] = &[
+        ("minptime", Form::Number),
+        ("maxptime", Form::Number),
+        ("maxplaybackrate", Form::Number),
+        ("maxaveragebitrate", Form::Number),
+        ("stereo", Form::Bool),
+        ("cbr", Form::Bool),
+        ("useinbandfec", Form::Bool),
+        ("usedtx", Form::Bool),
+    ];
+    const H264: &[(&str, Form)] = &[
+        ("level-asymmetry-allowed", Form::Bool),
+        ("packetization-mode", Form::Bool),
+        ("profile-level-id", Form::Profile),
+    ];
+    const AV1: &[(&str, Form)] =
+        &[("level-idx", Form::Number), ("profile", Form::Number), ("tier", Form::Bool)];
+    if !usable(offered.pt) {
+        return None;
+    }
+    let video = kind == SectionKind::Video && offered.clock == 90_000;
+    let (name, forms): (_, &[(&str, Form)]) = match offered.name.as_str() {
+        "opus" if kind == SectionKind::Audio => (CodecName::Opus, OPUS),
+        "vp8" if video => (CodecName::Vp8, &[]),
+        "vp9" if video => (CodecName::Vp9, &[("profile-id", Form::Number)]),
+        "h264" if video => (CodecName::H264, H264),
+        "av1" if video => (CodecName::Av1, AV1),
+        _ => return None,
+    };
+    let well_formed = match name {
+        // RFC 7587 section 7: always 48000/2.
+        CodecName::Opus => offered.clock == 48_000 && offered.channels == 2,
+        CodecName::H264 => {
+            offered.parameter("packetization-mode") == Some("1")
+                && offered.parameter("profile-level-id").is_none_or(|id| Form::Profile.fits(id))
+        }
+        CodecName::Vp8 | CodecName::Vp9 | CodecName::Av1 => true,
+    };
+    let keep = |(key, form): &(&str, Form)| {
+        let value = offered.parameter(key).filter(|value| form.fits(value))?;
+        Some(((*key).to_owned(), value.to_owned()))
+    };
+    well_formed.then(|| Codec { name, fmtp: forms.iter().filter_map(keep).collect() })
+}
+
+const MID: &str = "urn:ietf:params:rtp-hdrext:sdes:mid";
+const AUDIO_LEVEL: &str = "urn:ietf:params:rtp-hdrext:ssrc-audio-level";
+const VIDEO_ORIENTATION: &str = "urn:3gpp:video-orientation";
+const PLAYOUT_DELAY: &str = "http://www.webrtc.org/experiments/rtp-hdrext/playout-delay";
+/// Longest mid a one-byte header extension carries (RFC 8285 section 4.2), in bytes.
+const MAX_SENT_MID: usize = 16;
+
+/// The extensions of a section that we take, with ids that fit a one-byte header (1 to 14);
+/// `flows` tells whether a direction the client restricted one to is the one of the media.
+fn extensions(
+    media: &MediaSection,
+    flows: impl Fn(Direction) -> bool,
+) -> (Extensions, Vec<AnsweredExtension>) {
+    let mut taken = Extensions::default();
+    let mut answered: Vec<AnsweredExtension> = Vec::new();
+    for offered in &media.extensions {
+        let (slot, uri) = match offered.uri.as_str() {
+            MID if media.mid.as_ref().is_some_and(|mid| mid.len() <= MAX_SENT_MID) => {
+                (&mut taken.mid, MID)
+            }
+            AUDIO_LEVEL => (&mut taken.audio_level, AUDIO_LEVEL),
+            VIDEO_ORIENTATION => (&mut taken.video_orientation, VIDEO_ORIENTATION),
+            PLAYOUT_DELAY => (&mut taken.playout_delay, PLAYOUT_DELAY),
+            _ => continue,
+        };
+        let id_is_free = !answered.iter().any(|known| known.id == offered.id);
+        let fits = (1..=14).contains(&offered.id) && offered.direction.is_none_or(&flows);
+        if slot.is_none() && id_is_free && fits {
+            *slot = Some(offered.id);
+            let direction = offered.direction.map(Direction::reversed);
+            answered.push(AnsweredExtension { id: offered.id, direction, uri });
+        }
+    }
+    (taken, answered)
+}
+
+/// Numbers of one player, no two the same.
+struct Ssrcs<'a> {
+    rng: &'a mut StdRng,
+    drawn: Vec<u32>,
+}
+
+impl Ssrcs<'_> {
+    fn draw(&mut self) -> u32 {
+        loop {
+            let ssrc = self.rng.next_u32();
+            // 0 is what some stacks write for "none".
+            if ssrc != 0 && !self.drawn.contains(&ssrc) {
+                self.drawn.push(ssrc);
+                return ssrc;
+            }
+        }
+    }
+
+    /// RFC 7022 section 4.2: 96 random bits.
+    fn cname(&mut self) -> String {
+        use base64::Engine as _;
+        let mut bytes = [0; 12];
+        self.rng.fill_bytes(&mut bytes);
+        base64::engine::general_purpose::URL_SAFE_NO_PAD.encode(bytes)
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,398 @@
+use std::collections::BTreeMap;
+use std::io::Cursor;
+
+use proptest::prelude::*;
+use rand::SeedableRng;
+
+use super::*;
+use crate::ids::StreamId;
+use crate::wire::sdp::{MAX_SDP, MAX_SECTIONS};
+
+const FINGERPRINT: &str = "sha-256 00:11:22:33:44:55:66:77:88:99:AA:BB:CC:DD:EE:FF:\
+                           00:11:22:33:44:55:66:77:88:99:AA:BB:CC:DD:EE:FF";
+
+fn offers() -> BTreeMap<String, String> {
+    let dir = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/data/sdp");
+    let files = std::fs::read_dir(dir).expect("test data");
+    files
+        .map(|file| {
+            let path = file.expect("test data").path();
+            let name = path.file_stem().expect("a file").to_string_lossy().into_owned();
+            (name, std::fs::read_to_string(path).expect("text"))
+        })
+        .collect()
+}
+
+fn offer(name: &str) -> Offer {
+    Offer::parse(&offers()[name]).expect("a real offer parses")
+}
+
+fn rng() -> StdRng {
+    StdRng::seed_from_u64(7)
+}
+
+fn stream(tracks: Vec<TrackSpec>) -> Arc<StreamSpec> {
+    let name = "lobby/cam1".parse().expect("valid");
+    Arc::new(StreamSpec { id: StreamId(1), name, tracks })
+}
+
+/// A stream as Chromium publishes it: Opus and VP8.
+fn chromium() -> Arc<StreamSpec> {
+    stream(publish(&offer("chromium156-sendonly")).expect("agreed").0)
+}
+
+fn video(name: CodecName, fmtp: &[(&str, &str)]) -> Arc<StreamSpec> {
+    let fmtp = fmtp.iter().map(|(k, v)| ((*k).to_owned(), (*v).to_owned())).collect();
+    stream(vec![TrackSpec {
+        kind: MediaKind::Video,
+        mid: "0".to_owned(),
+        codec: Codec { name, fmtp },
+        pt: 96,
+        rtx_pt: None,
+        ssrc: None,
+        rtx_ssrc: None,
+        nack: true,
+        pli: true,
+        remb: true,
+        extensions: Extensions::default(),
+    }])
+}
+
+fn write(plan: &AnswerPlan) -> String {
+    let media = ["203.0.113.9:20000".parse().expect("valid")];
+    plan.answer_sdp("ourfragment", "ourpasswordourpassword", FINGERPRINT, &media)
+}
+
+/// Every answer that the real offers lead to, with the offer and the label.
+fn answers() -> Vec<(String, String, String)> {
+    let mut all = Vec::new();
+    for (name, text) in offers() {
+        let offer = Offer::parse(&text).expect("a real offer parses");
+        if let Ok((_, plan)) = publish(&offer) {
+            all.push((format!("{name} publishes"), text.clone(), write(&plan)));
+        }
+        if let Ok((_, plan)) = play(&offer, &chromium(), &mut rng()) {
+            all.push((format!("{name} plays"), text, write(&plan)));
+        }
+    }
+    assert!(all.len() > 12, "{}", all.len());
+    all
+}
+
+#[test]
+fn every_real_offer_is_agreed_to_or_refused_for_the_right_reason() {
+    for (name, text) in offers() {
+        let offer = Offer::parse(&text).unwrap_or_else(|e| panic!("{name}: {e}"));
+        let published = publish(&offer);
+        let played = play(&offer, &chromium(), &mut rng());
+        if name.contains("datachannel") && !name.contains("only") {
+            assert!(matches!(published, Err(Refusal::NoCodec(_))), "{name}");
+            assert!(matches!(played, Err(Refusal::NoCodec(_))), "{name}");
+            continue;
+        }
+        let sends = name.contains("sendonly");
+        // webrtcbin offers sendrecv where asked to send: it may play as well.
+        let receives = name.contains("recvonly") || name.starts_with("gstreamer");
+        assert_eq!(published.is_ok(), sends, "{name}: {:?}", published.err());
+        assert_eq!(played.is_ok(), receives, "{name}: {:?}", played.err());
+        if let Ok((tracks, _)) = published {
+            let names: Vec<_> = tracks.iter().map(|t| t.codec.name).collect();
+            assert_eq!(names.len(), 2, "{name}");
+            assert!(names.contains(&CodecName::Opus) && names.contains(&CodecName::Vp8), "{name}");
+        }
+    }
+}
+
+#[test]
+fn chromium_publishes_opus_and_vp8_with_rtx() {
+    let (tracks, plan) = publish(&offer("chromium156-sendonly")).expect("agreed");
+    let [audio, video] = tracks.as_slice() else { panic!("two tracks") };
+    assert_eq!((audio.pt, audio.ssrc, audio.nack), (111, Some(3_532_882_937), false));
+    assert_eq!(audio.extensions.audio_level, Some(1));
+    assert_eq!((video.pt, video.rtx_pt), (96, Some(97)));
+    assert_eq!((video.ssrc, video.rtx_ssrc), (Some(3_404_939_353), Some(3_368_166_853)));
+    assert!(video.nack && video.pli && video.remb);
+    let ids = Extensions {
+        mid: Some(4),
+        audio_level: None,
+        video_orientation: Some(13),
+        playout_delay: Some(5),
+    };
+    assert_eq!(video.extensions, ids);
+    let expected = include_str!("answer_chromium.sdp").replace('\n', "\r\n");
+    assert_eq!(write(&plan), expected);
+}
+
+#[test]
+fn a_player_gets_numbers_of_its_own_and_no_others() {
+    let stream = chromium();
+    let (spec, plan) = play(&offer("firefox153esr-recvonly"), &stream, &mut rng()).expect("agreed");
+    let [audio, video] = spec.tracks.as_slice() else { panic!("two tracks") };
+    assert_eq!((audio.track, audio.pt, audio.rtx_pt), (0, 109, None));
+    assert_eq!((video.track, video.pt, video.rtx_pt), (1, 120, Some(124)));
+    assert_ne!(audio.ssrc, video.ssrc);
+    assert_ne!(Some(video.ssrc), video.rtx_ssrc);
+    // Firefox takes the playout delay (recvonly) but no video orientation.
+    assert_eq!(
+        (video.extensions.playout_delay, video.extensions.video_orientation),
+        (Some(6), None)
+    );
+    let sdp = write(&plan);
+    for line in [
+        format!("a=msid:{0} {0}-1\r\n", spec.cname),
+        format!("a=ssrc-group:FID {} {}\r\n", video.ssrc, video.rtx_ssrc.expect("rtx")),
+        format!("a=ssrc:{} cname:{}\r\n", audio.ssrc, spec.cname),
+        "a=extmap:6/sendonly http://www.webrtc.org/experiments/rtp-hdrext/playout-delay\r\n".into(),
+        "a=fmtp:124 apt=120\r\n".into(),
+    ] {
+        assert!(sdp.contains(&line), "{line} in {sdp}");
+    }
+    assert_eq!(sdp.matches("a=sendonly\r\n").count(), 2);
+}
+
+#[test]
+fn our_answers_parse_and_mirror_the_offer() {
+    for (name, offered, answer) in answers() {
+        let parsed = sdp::SessionDescription::unmarshal(&mut Cursor::new(answer.as_bytes()))
+            .unwrap_or_else(|e| panic!("{name}: {e}"));
+        let sections = |text: &str| text.lines().filter(|l| l.starts_with("m=")).count();
+        assert_eq!(parsed.media_descriptions.len(), sections(&offered), "{name}");
+        let again = Offer::parse(&answer).unwrap_or_else(|e| panic!("{name}: {e}"));
+        let before = Offer::parse(&offered).expect("parsed before");
+        assert_eq!(again.bundle, before.bundle, "{name}");
+        for (ours, theirs) in again.media.iter().zip(&before.media) {
+            assert_eq!((&ours.mid, ours.kind), (&theirs.mid, theirs.kind), "{name}");
+            assert!(ours.rtcp_mux && ours.codecs.len() <= 2, "{name}");
+        }
+        for section in &parsed.media_descriptions {
+            assert_eq!(section.media_name.port.value, 20_000, "{name}");
+            for key in ["ice-ufrag", "ice-pwd", "fingerprint", "candidate", "end-of-candidates"] {
+                assert!(section.has_attribute(key), "{name}: {key}");
+            }
+        }
+        assert!(answer.contains("a=ice-lite\r\n") && !answer.contains("transport-cc"), "{name}");
+    }
+}
+
+#[test]
+fn an_answer_has_nothing_of_the_client_s_addresses_or_names() {
+    for (name, offered, answer) in answers() {
+        for line in offered.lines() {
+            let words = line.split([' ', ':', '=']).map(|w| w.trim_matches(['{', '}']));
+            let secret =
+                ["a=candidate", "c=", "o=", "a=rtcp:", "a=ice-ufrag", "a=ice-pwd", "a=msid"];
+            let cname = line.starts_with("a=ssrc");
+            if !cname && !secret.iter().any(|start| line.starts_with(start)) {
+                continue;
+            }
+            for word in words.filter(|w| w.len() > 5) {
+                let harmless = ["candidate", "generation", "network-id", "ice-ufrag", "ice-pwd"];
+                let shared = [
+                    "0.0.0.0",
+                    "passive",
+                    "2130706431",
+                    "a=msid-semantic",
+                    "msid-semantic",
+                    "ssrc-group",
+                ];
+                if !harmless.contains(&word) && !shared.contains(&word) {
+                    assert!(!answer.contains(word), "{name}: {word:?} of {line:?}");
+                }
+            }
+        }
+        for address in ["10.78.0.1", "10.77.0", "127.0.0.1", "fe80", "cname:c\r\n"] {
+            assert!(!answer.contains(address), "{name}: {address}");
+        }
+    }
+}
+
+#[test]
+fn what_a_publisher_writes_never_reaches_a_player() {
+    let text = offers()["chromium156-sendonly"].replace(
+        "minptime=10;useinbandfec=1",
+        "minptime=10;x-addr=198.51.100.77;stereo=198.51.100.77",
+    );
+    let (tracks, _) = publish(&Offer::parse(&text).expect("parses")).expect("agreed");
+    assert_eq!(tracks[0].codec.fmtp, [("minptime".to_owned(), "10".to_owned())]);
+}
+
+#[test]
+fn a_bundle_only_section_with_port_0_is_taken() {
+    let (tracks, plan) = publish(&offer("gstreamer1.22-sendonly")).expect("agreed");
+    assert_eq!(tracks.iter().map(|t| t.mid.as_str()).collect::<Vec<_>>(), ["video0", "audio1"]);
+    assert!(!tracks[0].nack && tracks[0].pli && !tracks[0].remb);
+    assert!(write(&plan).contains("a=group:BUNDLE video0 audio1\r\n"));
+}
+
+#[test]
+fn port_0_without_bundle_only_stays_rejected() {
+    let text = offers()["gstreamer1.22-sendonly"].replace("a=bundle-only\r\n", "");
+    let text = text.replace("a=bundle-only\n", "");
+    let (tracks, plan) = publish(&Offer::parse(&text).expect("parses")).expect("agreed");
+    assert_eq!(tracks.len(), 1);
+    let sdp = write(&plan);
+    assert!(sdp.contains("m=audio 0 ") && sdp.contains("a=group:BUNDLE video0\r\n"), "{sdp}");
+}
+
+#[test]
+fn a_kind_the_stream_lacks_is_answered_inactive() {
+    let stream = video(CodecName::Vp8, &[]);
+    let (spec, plan) = play(&offer("chromium156-recvonly"), &stream, &mut rng()).expect("agreed");
+    assert_eq!(spec.tracks.len(), 1);
+    let sdp = write(&plan);
+    assert!(sdp.contains("m=audio 20000 ") && sdp.contains("a=inactive\r\n"), "{sdp}");
+    assert!(sdp.contains("a=group:BUNDLE 0 1\r\n"), "{sdp}");
+}
+
+#[test]
+fn a_player_without_the_codec_is_told_which() {
+    let h264 =
+        video(CodecName::H264, &[("profile-level-id", "64001f"), ("packetization-mode", "1")]);
+    for (player, stream, word) in [
+        ("firefox153esr-recvonly", &h264, "H264 (high profile)"),
+        ("node-datachannel-0.33.4-recvonly", &video(CodecName::Av1, &[]), "AV1"),
+        ("aiortc1.16-recvonly", &video(CodecName::Vp9, &[("profile-id", "2")]), "VP9"),
+    ] {
+        let Err(Refusal::NoCodec(text)) = play(&offer(player), stream, &mut rng()) else {
+            panic!("{player} has no {word}")
+        };
+        assert!(text.contains(word), "{text}");
+    }
+}
+
+#[test]
+fn profiles_choose_the_payload_type() {
+    let play_pt = |stream: &Arc<StreamSpec>| {
+        let (spec, _) = play(&offer("chromium156-recvonly"), stream, &mut rng()).expect("agreed");
+        (spec.tracks[0].pt, spec.tracks[0].rtx_pt)
+    };
+    let h264 =
+        |id| video(CodecName::H264, &[("profile-level-id", id), ("packetization-mode", "1")]);
+    assert_eq!(play_pt(&h264("42e01f")), (108, Some(109)));
+    assert_eq!(play_pt(&h264("42001f")), (102, Some(103)));
+    assert_eq!(play_pt(&video(CodecName::Vp9, &[("profile-id", "2")])), (100, Some(101)));
+    assert_eq!(play_pt(&video(CodecName::Vp9, &[])), (98, Some(99)));
+    assert_eq!(play_pt(&video(CodecName::Av1, &[("profile", "1")])), (47, Some(48)));
+}
+
+#[test]
+fn an_offer_without_a_codec_we_pass_is_refused_and_says_what_would_do() {
+    let text = offers()["node-datachannel-0.33.4-sendonly"].replace("VP8/90000", "H265/90000");
+    let refusal = publish(&Offer::parse(&text).expect("parses")).expect_err("H.265 does not pass");
+    assert!(refusal.to_string().contains("AV1"), "{refusal}");
+}
+
+#[test]
+fn h264_in_single_nal_mode_and_payload_types_that_look_like_rtcp_are_passed_over() {
+    let text = offers()["aiortc1.16-sendonly"].replace("VP8/90000", "H265/90000");
+    let single = text.replace("packetization-mode=1", "packetization-mode=0");
+    assert!(publish(&Offer::parse(&text).expect("parses")).is_ok());
+    assert!(publish(&Offer::parse(&single).expect("parses")).is_err());
+    let text = offers()["node-datachannel-0.33.4-sendonly"].replace(" 96", " 72");
+    let text = text.replace(":96", ":72");
+    let parsed = Offer::parse(&text).expect("parses");
+    assert!(matches!(publish(&parsed), Err(Refusal::NoCodec(_))));
+}
+
+#[test]
+fn an_offer_without_a_usable_fingerprint_is_refused() {
+    let text = &offers()["chromium156-sendonly"];
+    let none: String =
+        text.lines().filter(|l| !l.contains("fingerprint")).flat_map(|l| [l, "\r\n"]).collect();
+    let weak = text.replace("sha-256", "sha-1");
+    for text in [none, weak] {
+        let refusal = publish(&Offer::parse(&text).expect("parses")).expect_err("refused");
+        assert_eq!(refusal, Refusal::NoFingerprint);
+    }
+}
+
+#[test]
+fn offers_that_need_what_we_lack_are_bad() {
+    let text = &offers()["chromium156-sendonly"];
+    for (from, to, word) in [
+        ("a=setup:actpass", "a=setup:passive", "DTLS server"),
+        ("a=rtcp-mux\n", "", "rtcp-mux"),
+        ("a=group:BUNDLE 0 1\n", "", "BUNDLE"),
+        ("UDP/TLS/RTP/SAVPF", "RTP/AVP", "SAVPF"),
+    ] {
+        let text = text.replace("\r\n", "\n").replace(from, to);
+        match publish(&Offer::parse(&text).expect("parses")) {
+            Err(Refusal::BadSdp(text)) => assert!(text.contains(word), "{text}"),
+            other => panic!("{word}: {other:?}"),
+        }
+    }
+}
+
+#[test]
+fn further_sections_of_a_kind_are_rejected_with_port_0() {
+    let text = offers()["node-datachannel-0.33.4-sendonly"].replace("\r\n", "\n");
+    let at = text.find("m=video").expect("there");
+    let twice = text[at..].replace("a=mid:1", "a=mid:2");
+    let text = format!("{text}{twice}").replace("BUNDLE 0 1", "BUNDLE 0 1 2");
+    let (tracks, plan) = publish(&Offer::parse(&text).expect("parses")).expect("agreed");
+    assert_eq!(tracks.len(), 2);
+    let sdp = write(&plan);
+    assert!(sdp.contains("m=video 0 UDP/TLS/RTP/SAVPF 0\r\n"), "{sdp}");
+    assert!(sdp.contains("a=group:BUNDLE 0 1\r\n"), "{sdp}");
+}
+
+#[test]
+fn a_long_mid_is_kept_out_of_header_extensions() {
+    let long = "m".repeat(17);
+    let text = offers()["chromium156-sendonly"]
+        .replace("a=mid:0", &format!("a=mid:{long}"))
+        .replace("BUNDLE 0", &format!("BUNDLE {long}"));
+    let (tracks, _) = publish(&Offer::parse(&text).expect("parses")).expect("agreed");
+    assert_eq!((tracks[0].mid.as_str(), tracks[0].extensions.mid), (long.as_str(), None));
+}
+
+#[test]
+fn answers_stay_in_proportion() {
+    let section = "m=video 9 UDP/TLS/RTP/SAVPF 96\r\na=rtcp-mux\r\na=rtpmap:96 VP8/90000\r\n";
+    let head = offers()["node-datachannel-0.33.4-sendonly"].replace("m=video", "m=text");
+    let text = format!("{head}{}", section.repeat(MAX_SECTIONS - 2));
+    let parsed = Offer::parse(&text).expect("parses");
+    assert_eq!(parsed.media.len(), MAX_SECTIONS);
+    assert!(Offer::parse(&format!("{text}{section}")).is_err());
+}
+
+/// A real offer with some bytes changed.
+fn damaged() -> impl Strategy<Value = String> {
+    let texts: Vec<String> = offers().into_values().collect();
+    let hits =
+        proptest::collection::vec((any::<prop::sample::Index>(), any::<u8>(), 0_u8..3), 1..12);
+    (proptest::sample::select(texts), hits).prop_map(|(text, hits)| {
+        let mut bytes = text.into_bytes();
+        for (at, byte, how) in hits {
+            let at = at.index(bytes.len());
+            match how {
+                0 => bytes[at] = byte,
+                1 => drop(bytes.drain(at..(at + usize::from(byte)).min(bytes.len() - 1).max(at))),
+                _ => bytes.insert(at, byte),
+            }
+        }
+        String::from_utf8_lossy(&bytes).into_owned()
+    })
+}
+
+proptest! {
+    #[test]
+    fn damaged_offers_never_panic_and_answers_stay_well_formed(text in damaged()) {
+        if let Ok(offer) = Offer::parse(&text) {
+            let plans = [
+                publish(&offer).map(|(_, plan)| plan),
+                play(&offer, &chromium(), &mut rng()).map(|(_, plan)| plan),
+            ];
+            for plan in plans.into_iter().flatten() {
+                let answer = write(&plan);
+                prop_assert!(Offer::parse(&answer).is_ok(), "{}", answer);
+                prop_assert!(answer.len() < MAX_SDP);
+            }
+        }
+    }
+
+    #[test]
+    fn any_text_is_read_or_refused(text in "(v=0\r\n)?((m=audio 9 RTP/AVP 0|[a-z]=.{0,40}|a=[a-z-]{1,12}:.{0,40})\r\n){0,20}") {
+        let _ = Offer::parse(&text);
+    }
+}
