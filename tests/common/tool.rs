@@ -1,0 +1,117 @@
+//! The drivers of foreign clients in `tests/tools`: a plan goes in as one line of JSON, events come
+//! out as lines of JSON, and the end of stdin tells them to finish.
+
+use std::io::{BufRead as _, BufReader, Write as _};
+use std::path::{Path, PathBuf};
+use std::process::{Child, ChildStdin, Command, Stdio};
+use std::sync::mpsc::{Receiver, channel};
+use std::thread;
+use std::time::Duration;
+
+use serde_json::{Value, json};
+
+use super::{Gateway, need};
+
+/// Starting four browsers on two busy cores takes this long at worst.
+const FLOWING: Duration = Duration::from_secs(120);
+/// From there to the result, beyond the seconds of the plan.
+const RESULT: Duration = Duration::from_secs(60);
+
+/// A driver under way. Dropped, it is killed.
+#[derive(Debug)]
+pub struct Tool {
+    process: Child,
+    stdin: Option<ChildStdin>,
+    events: Receiver<Value>,
+    name: &'static str,
+    seconds: u64,
+}
+
+fn tools() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/tools")
+}
+
+impl Tool {
+    /// Browsers: publishers and players of one plan.
+    pub fn browsers(gateway: &Gateway, plan: &Value) -> Self {
+        need("node", "nodejs");
+        need("chromium", "chromium");
+        need("firefox-esr", "firefox-esr");
+        let tools = tools();
+        assert!(
+            tools.join("node_modules/puppeteer-core").is_dir(),
+            "puppeteer-core is missing. Run: scripts/setup test   (or: cd tests/tools && npm ci)"
+        );
+        let mut command = Command::new("node");
+        command.arg(tools.join("call.mjs"));
+        Self::spawn("call.mjs", command, gateway, plan)
+    }
+
+    /// aiortc, publishing or playing.
+    pub fn aiortc(gateway: &Gateway, plan: &Value) -> Self {
+        let tools = tools();
+        let python = tools.join("venv/bin/python");
+        assert!(
+            python.exists(),
+            "aiortc is missing. Run: scripts/setup test   (it makes tests/tools/venv)"
+        );
+        let mut command = Command::new(python);
+        command.arg(tools.join("aiortc_call.py"));
+        Self::spawn("aiortc_call.py", command, gateway, plan)
+    }
+
+    fn spawn(name: &'static str, mut command: Command, gateway: &Gateway, plan: &Value) -> Self {
+        let mut plan = plan.clone();
+        plan["page"] = json!(gateway.page());
+        plan["ca"] = gateway.note()["ca"].clone();
+        plan["folder"] = json!(gateway.folder());
+        let seconds = plan["seconds"].as_u64().unwrap_or(0);
+        command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::inherit());
+        let mut process = gateway.network.as_client(|| command.spawn()).expect("the driver starts");
+        let mut stdin = process.stdin.take().expect("piped");
+        writeln!(stdin, "{plan}").expect("the driver reads its plan");
+        let stdout = BufReader::new(process.stdout.take().expect("piped"));
+        let (sender, events) = channel();
+        thread::spawn(move || {
+            for line in stdout.lines().map_while(Result::ok) {
+                let event = serde_json::from_str(&line).unwrap_or(Value::String(line));
+                if sender.send(event).is_err() {
+                    return;
+                }
+            }
+        });
+        Self { process, stdin: Some(stdin), events, name, seconds }
+    }
+
+    fn wait(&self, event: &str, patience: Duration) -> Value {
+        let got = self.events.recv_timeout(patience).unwrap_or_else(|error| {
+            panic!("{} said nothing where \"{event}\" was due ({error})", self.name)
+        });
+        assert_eq!(got["event"], event, "{}: {got:#}", self.name);
+        got
+    }
+
+    /// Waits until media flows on all that the plan asked for.
+    pub fn flowing(&self) {
+        self.wait("flowing", FLOWING);
+    }
+
+    /// Waits for the plan's seconds to pass and returns what was seen.
+    pub fn result(self) -> Value {
+        self.wait("result", RESULT + Duration::from_secs(self.seconds))
+    }
+
+    /// Ends a driver that runs until it is told to, and returns what was seen.
+    pub fn finish(mut self) -> Value {
+        self.stdin = None;
+        self.wait("result", RESULT)
+    }
+}
+
+impl Drop for Tool {
+    fn drop(&mut self) {
+        self.stdin = None;
+        let _ = self.process.kill();
+        let _ = self.process.wait();
+    }
+}
