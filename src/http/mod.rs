@@ -23,7 +23,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use axum::Router;
-use axum::extract::{DefaultBodyLimit, Request};
+use axum::extract::{DefaultBodyLimit, Request, State};
 use axum::middleware::{self, Next};
 use axum::response::Response;
 use axum::routing::{get, post};
@@ -31,6 +31,7 @@ use axum::routing::{get, post};
 use crate::auth::token::TokenKeys;
 use crate::control::api::{Accepted, IceConfig, Principal, Refusal};
 use crate::ids::StreamName;
+use crate::metrics::Signalling;
 use crate::time::Now;
 use crate::wire::sdp::MAX_SDP;
 pub use cors::Origins;
@@ -90,6 +91,8 @@ pub struct Config {
     pub hsts: Duration,
     /// How long a client may take to send an offer.
     pub body_timeout: Duration,
+    /// Where answers are counted.
+    pub metrics: Option<Signalling>,
 }
 
 impl Default for Config {
@@ -98,6 +101,7 @@ impl Default for Config {
             origins: Origins::Any,
             hsts: Duration::from_secs(365 * 24 * 3_600),
             body_timeout: Duration::from_secs(10),
+            metrics: None,
         }
     }
 }
@@ -144,7 +148,17 @@ pub fn router<G: Gateway>(gateway: G, keys: Arc<TokenKeys>, config: Config) -> R
         .with_state(shared)
         .layer(DefaultBodyLimit::max(MAX_SDP))
         .layer(middleware::from_fn(within_time))
-        .layer(middleware::from_fn_with_state(config, headers::secure))
+        .layer(middleware::from_fn_with_state(Arc::clone(&config), headers::secure))
+        .layer(middleware::from_fn_with_state(config, count))
+}
+
+async fn count(State(config): State<Arc<Config>>, request: Request, next: Next) -> Response {
+    let response = next.run(request).await;
+    if let Some(metrics) = &config.metrics {
+        let code = response.extensions().get::<problem::Code>().map(|code| code.0);
+        metrics.on_response(response.status().as_u16(), code);
+    }
+    response
 }
 
 async fn wrong_method() -> Problem {
