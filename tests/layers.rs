@@ -277,7 +277,9 @@ fn lower_rooms_know_no_runtime_and_no_socket() {
     const LOWER: &[&str] = &["wire", "relay", "session", "forward"];
     let mut wrong = Vec::new();
     each_file(|file, text| {
-        if !LOWER.contains(&file.split('/').next().unwrap_or_default()) {
+        // Tests read their data from files.
+        let test = file.ends_with("/tests.rs") || file.contains("/tests/");
+        if test || !LOWER.contains(&file.split('/').next().unwrap_or_default()) {
             return;
         }
         for (i, line) in code_only(text).lines().enumerate() {
