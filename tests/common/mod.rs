@@ -1,6 +1,6 @@
 //! The real binary in a network of its own: two namespaces joined by a cable, the gateway in one,
 //! its clients in the other. What runs here is what an operator runs; nothing is mocked.
-#![allow(dead_code, reason = "each test uses its part")]
+#![allow(dead_code, unreachable_pub, reason = "each test uses its part")]
 
 pub mod expect;
 pub mod tool;
