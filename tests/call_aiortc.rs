@@ -31,9 +31,8 @@ fn aiortc_publishes_and_chromium_watches() {
         relayed_only(player);
     }
     relayed(&publisher.finish());
-    let metrics = gateway.metrics_when("both left", |m| {
-        m.sum("veilgate_session_sessions", &[]) == 0.0
-    });
+    let metrics =
+        gateway.metrics_when("both left", |m| m.sum("veilgate_session_sessions", &[]) == 0.0);
     let labels = ["version=\"1.2\"", "result=\"ok\""];
     assert!(metrics.sum("veilgate_session_dtls_handshakes_total", &labels) >= 1.0);
 }

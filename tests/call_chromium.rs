@@ -45,9 +45,8 @@ fn chromium_publishes_and_two_chromium_and_one_firefox_watch() {
 
     assert!(during.sum("veilgate_relay_allocations", &[]) >= 4.0, "a client each at least");
     assert_eq!(during.sum("veilgate_session_sessions", &["role=\"publisher\""]), 1.0);
-    let after = gateway.metrics_when("everybody left", |m| {
-        m.sum("veilgate_session_sessions", &[]) == 0.0
-    });
+    let after =
+        gateway.metrics_when("everybody left", |m| m.sum("veilgate_session_sessions", &[]) == 0.0);
     for (name, labels) in [
         ("veilgate_relay_allocations_created_total", &[][..]),
         ("veilgate_relay_auth_failures_total", &["reason=\"challenged\""]),

@@ -18,8 +18,7 @@ fn players_on_both_shards_watch_one_publisher() {
     let gateway = Gateway::start(2);
     let token = gateway.token();
     let side = json!({ "browser": "chromium", "name": "lobby/cam1", "token": token });
-    let publishing =
-        Tool::browsers(&gateway, &json!({ "publishers": [side] }));
+    let publishing = Tool::browsers(&gateway, &json!({ "publishers": [side] }));
     publishing.flowing();
 
     let mut rounds: Vec<Tool> = Vec::new();
@@ -45,10 +44,7 @@ fn players_on_both_shards_watch_one_publisher() {
     assert!(both, "all players landed on one shard, {ROUNDS} times over");
 
     // Everybody watches on until frames have come for a while: one more player's ten seconds.
-    let last = Tool::browsers(
-        &gateway,
-        &json!({ "seconds": SECONDS, "players": [side] }),
-    );
+    let last = Tool::browsers(&gateway, &json!({ "seconds": SECONDS, "players": [side] }));
     last.flowing();
     let last = last.result();
     watched(&all(&last, "players")[0], SECONDS as f64);
@@ -57,7 +53,8 @@ fn players_on_both_shards_watch_one_publisher() {
         watched(player, SECONDS as f64);
         relayed_only(player);
     }
-    let dropped = gateway.metrics().sum("veilgate_forward_dropped_total", &["reason=\"ring_full\""]);
+    let dropped =
+        gateway.metrics().sum("veilgate_forward_dropped_total", &["reason=\"ring_full\""]);
     assert_eq!(dropped, 0.0, "the ring between the shards overflowed");
     publishing.finish();
 }

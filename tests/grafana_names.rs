@@ -84,8 +84,8 @@ fn every_expression_uses_metrics_and_labels_that_exist() {
     let mut wrong = Vec::new();
     for file in &files {
         let dashboard = fs::read_to_string(file).expect("utf-8");
-        let dashboard: Value = serde_json::from_str(&dashboard)
-            .unwrap_or_else(|e| panic!("{}: {e}", file.display()));
+        let dashboard: Value =
+            serde_json::from_str(&dashboard).unwrap_or_else(|e| panic!("{}: {e}", file.display()));
         let mut found = Vec::new();
         expressions(&dashboard, &mut found);
         assert!(found.len() >= 10, "{} has hardly a panel", file.display());
@@ -130,7 +130,8 @@ fn every_expression_uses_metrics_and_labels_that_exist() {
 
 #[test]
 fn the_reader_finds_names_and_labels() {
-    let expression = r#"sum by (le) (rate(veilgate_a_total{direction="in", job=~"x"}[5m])) / veilgate_b"#;
+    let expression =
+        r#"sum by (le) (rate(veilgate_a_total{direction="in", job=~"x"}[5m])) / veilgate_b"#;
     let expected = [
         ("veilgate_a_total".to_owned(), vec!["direction".to_owned(), "job".to_owned()]),
         ("veilgate_b".to_owned(), Vec::new()),

@@ -13,9 +13,7 @@ const SECONDS: u64 = 10;
 fn browser_without_turn_gets_no_media_while_a_relayed_one_does() {
     let gateway = Gateway::start(1);
     let token = gateway.token();
-    let side = |direct: bool| {
-        json!({ "browser": "chromium", "name": "lobby/cam1", "token": token, "direct": direct })
-    };
+    let side = |direct: bool| json!({ "browser": "chromium", "name": "lobby/cam1", "token": token, "direct": direct });
     let call = Tool::browsers(
         &gateway,
         &json!({

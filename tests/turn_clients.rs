@@ -92,8 +92,13 @@ fn minted_for(gateway: &Gateway, limit: Duration) -> Minted {
     let keys = Keys::new(parse_ring(&file).expect("a ring")).expect("keys");
     #[allow(clippy::disallowed_methods, reason = "the gateway under test reads the real clock")]
     let now = SystemTime::now().duration_since(UNIX_EPOCH).expect("after 1970");
-    let mint =
-        Mint { subject: "tester", room: None, class: Class::Forwarder, ttl: limit, session_limit: limit };
+    let mint = Mint {
+        subject: "tester",
+        room: None,
+        class: Class::Forwarder,
+        ttl: limit,
+        session_limit: limit,
+    };
     keys.mint(Unix::from_secs(now.as_secs()), &mint, [7; 12]).expect("minted")
 }
 
@@ -256,7 +261,8 @@ impl Raw {
         let kind = MessageType::new(METHOD_ALLOCATE, CLASS_REQUEST);
         let challenge = self.exchange(&vec![Box::new(kind), transport()]);
         assert_eq!(code(&challenge), 401);
-        let text = |attribute| TextAttribute::get_from_as(&challenge, attribute).expect("text").text;
+        let text =
+            |attribute| TextAttribute::get_from_as(&challenge, attribute).expect("text").text;
         self.realm = text(ATTR_REALM);
         self.nonce = text(ATTR_NONCE);
         let answer = self.ask(METHOD_ALLOCATE, vec![transport()]);

@@ -269,8 +269,11 @@ impl Gateway {
 
     /// Runs a command of the binary on the same state directory; stdout, trimmed.
     pub fn cli(&self, args: &[&str]) -> String {
-        let output =
-            veilgate().args(args).env("VEILGATE_STATE_DIR", self.state_dir()).output().expect("runs");
+        let output = veilgate()
+            .args(args)
+            .env("VEILGATE_STATE_DIR", self.state_dir())
+            .output()
+            .expect("runs");
         let problem = String::from_utf8_lossy(&output.stderr);
         assert!(output.status.success(), "veilgate {}: {problem}", args.join(" "));
         String::from_utf8(output.stdout).expect("utf-8").trim().to_owned()
@@ -315,7 +318,10 @@ impl Gateway {
             }
             let _ = never.recv_timeout(TRY_EVERY);
         }
-        panic!("the metrics never showed that {what}:\n{}", self.loopback_get("/metrics").unwrap().1);
+        panic!(
+            "the metrics never showed that {what}:\n{}",
+            self.loopback_get("/metrics").unwrap().1
+        );
     }
 
     /// `curl` from the clients' side, trusting the development authority and nothing else.

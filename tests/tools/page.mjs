@@ -60,10 +60,13 @@ async function useIt(plan) {
   await page.focus('[data-side=watch] .go');
   await page.keyboard.press('Enter');
   await stateIs(page, 'watch', 'Live.');
-  await until(page, 'numbers', () => {
-    const numbers = document.querySelector('[data-side=watch] .numbers').textContent;
-    return /relay over udp/.test(numbers) && /Frames[1-9]/.test(numbers) && /Round trip[0-9.]+ ms/.test(numbers);
-  });
+  await until(page, 'numbers', () =>
+    ['publish', 'watch'].every((side) => {
+      const numbers = document.querySelector(`[data-side=${side}] .numbers`).textContent;
+      const shown = [/relay over udp/, /Bitrate[1-9]/, /Audio[1-9]/, /Frames[1-9]/, /Round trip[0-9.]+ ms/];
+      return shown.every((number) => number.test(numbers));
+    }),
+  );
   seen.watching = await text(page, '[data-side=watch] .numbers');
   seen.publishing = await text(page, '[data-side=publish] .numbers');
   if (plan.screenshot) await page.screenshot({ path: plan.screenshot, fullPage: true });
