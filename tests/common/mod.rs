@@ -318,10 +318,8 @@ impl Gateway {
             }
             let _ = never.recv_timeout(TRY_EVERY);
         }
-        panic!(
-            "the metrics never showed that {what}:\n{}",
-            self.loopback_get("/metrics").unwrap().1
-        );
+        let (_, text) = self.loopback_get("/metrics").expect("metrics are served");
+        panic!("the metrics never showed that {what}:\n{text}");
     }
 
     /// `curl` from the clients' side, trusting the development authority and nothing else.

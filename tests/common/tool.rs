@@ -15,7 +15,7 @@ use super::{Gateway, need};
 /// Starting four browsers on two busy cores takes this long at worst.
 const FLOWING: Duration = Duration::from_secs(120);
 /// From there to the result, beyond the seconds of the plan.
-const RESULT: Duration = Duration::from_secs(60);
+const RESULT: Duration = Duration::from_secs(90);
 
 /// A driver under way. Dropped, it is killed.
 #[derive(Debug)]
@@ -34,6 +34,15 @@ fn tools() -> PathBuf {
 impl Tool {
     /// Browsers: publishers and players of one plan.
     pub fn browsers(gateway: &Gateway, plan: &Value) -> Self {
+        Self::node(gateway, "call.mjs", plan)
+    }
+
+    /// A browser that uses the page as a person would.
+    pub fn page(gateway: &Gateway, plan: &Value) -> Self {
+        Self::node(gateway, "page.mjs", plan)
+    }
+
+    fn node(gateway: &Gateway, script: &'static str, plan: &Value) -> Self {
         need("node", "nodejs");
         need("chromium", "chromium");
         need("firefox-esr", "firefox-esr");
@@ -43,8 +52,8 @@ impl Tool {
             "puppeteer-core is missing. Run: scripts/setup test   (or: cd tests/tools && npm ci)"
         );
         let mut command = Command::new("node");
-        command.arg(tools.join("call.mjs"));
-        Self::spawn("call.mjs", command, gateway, plan)
+        command.arg(tools.join(script));
+        Self::spawn(script, command, gateway, plan)
     }
 
     /// aiortc, publishing or playing.

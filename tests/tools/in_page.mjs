@@ -25,7 +25,6 @@ export async function startPublisher(who) {
 export async function startPlayer(who) {
   const base = document.querySelector('script[type=module][src]').src;
   const video = document.createElement('video');
-  video.muted = true;
   video.autoplay = true;
   video.playsInline = true;
   document.body.append(video);
