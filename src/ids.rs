@@ -209,6 +209,10 @@ impl fmt::Debug for ClientAddr {
 pub enum Transport {
     /// TURN over UDP.
     Udp,
+    /// TURN over TCP.
+    Tcp,
+    /// TURN over TLS over TCP.
+    Tls,
 }
 
 /// The 5-tuple of RFC 8656 section 3; our own address is implied by the shard's socket.

@@ -7,6 +7,7 @@ use mio::Waker;
 
 use super::endpoint::Endpoint;
 use super::media::{MEDIA_RING, MediaBatch};
+use super::streams::Incoming;
 use crate::ids::{AllocationHandle, SessionId, ShardId, StreamId};
 use crate::session::Reason;
 
@@ -50,6 +51,8 @@ pub enum Message {
         /// What arrived meanwhile.
         datagrams: Vec<Vec<u8>>,
     },
+    /// A TURN connection over TCP or TLS, after its handshake.
+    Connection(Box<Incoming>),
     /// Leave the loop.
     Stop,
 }

@@ -11,11 +11,13 @@ pub mod media;
 pub mod parked;
 mod shard;
 mod socket;
+mod streams;
 pub mod sys;
 
 use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::thread::JoinHandle;
 
 use mio::{Poll, Waker};
@@ -33,6 +35,7 @@ use mailbox::{Event, Mailbox, Message};
 use parked::{Blueprint, ParkedTable};
 use shard::{Parts, Shard, WAKER};
 pub use socket::BindError;
+pub use streams::Incoming;
 use sys::lock::PortLock;
 
 /// Most shards of one process: a set of them fits 64 bits.
@@ -86,6 +89,8 @@ pub struct Handle {
     mailboxes: Arc<[Mailbox]>,
     published: Vec<Arc<Published>>,
     clock: Clock,
+    /// Connections take shards in turn.
+    turn: Arc<AtomicUsize>,
 }
 
 impl Engine {
@@ -144,7 +149,7 @@ impl Engine {
                 shard.run();
             })?);
         }
-        let handle = Handle { parked, mailboxes, published, clock };
+        let handle = Handle { parked, mailboxes, published, clock, turn: Arc::default() };
         Ok((Self { threads, handle, _lock: lock }, receiver))
     }
 
@@ -210,6 +215,14 @@ impl Handle {
         };
         let message = Message::Close { session, ufrag: ufrag.to_owned() };
         self.mailboxes.get(usize::from(shard.0)).is_some_and(|m| m.send(message).is_ok())
+    }
+
+    /// Gives a TURN connection to a shard. False when that shard's mailbox is full.
+    #[must_use]
+    pub fn connect(&self, incoming: Incoming) -> bool {
+        let turn = self.turn.fetch_add(1, Ordering::Relaxed);
+        let shard = self.mailboxes.get(turn % self.mailboxes.len().max(1));
+        shard.is_some_and(|m| m.send(Message::Connection(Box::new(incoming))).is_ok())
     }
 
     /// What shards have counted.

@@ -149,6 +149,16 @@ counters! {
     EngineSendCalls Counter "veilgate_engine_syscalls_total" { call = "send" } "Batched system calls";
     EngineSendErrors Counter "veilgate_engine_send_errors_total" { reason = "refused" } "Datagrams the kernel did not take";
     EngineSendBlocked Counter "veilgate_engine_send_errors_total" { reason = "would_block" } "Datagrams the kernel did not take";
+    Streams Gauge "veilgate_engine_streams" {} "TURN connections over TCP and TLS";
+    StreamOpened Counter "veilgate_engine_streams_opened_total" {} "TURN connections over TCP and TLS taken in";
+    StreamRefused Counter "veilgate_engine_streams_closed_total" { reason = "refused" } "TURN connections closed";
+    StreamEnded Counter "veilgate_engine_streams_closed_total" { reason = "client" } "TURN connections closed";
+    StreamNotTurn Counter "veilgate_engine_streams_closed_total" { reason = "not_turn" } "TURN connections closed";
+    StreamWasted Counter "veilgate_engine_streams_closed_total" { reason = "idle_or_slow" } "TURN connections closed";
+    StreamDropUnread Counter "veilgate_engine_stream_dropped_total" { reason = "unread" } "Messages to TURN connections dropped";
+    StreamDropClosed Counter "veilgate_engine_stream_dropped_total" { reason = "closed" } "Messages to TURN connections dropped";
+    StreamMessagesOut Counter "veilgate_engine_stream_messages_total" { direction = "out" } "Messages on TURN connections";
+    StreamMessagesIn Counter "veilgate_engine_stream_messages_total" { direction = "in" } "Messages on TURN connections";
     EngineMailboxFull Counter "veilgate_engine_mailbox_full_total" {} "Messages dropped at a full mailbox or ring";
 }
 

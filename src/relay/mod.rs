@@ -459,6 +459,19 @@ impl Relay {
         self.publish(counters);
     }
 
+    /// Whether a client has an allocation.
+    #[must_use]
+    pub fn serves(&self, tuple: FiveTuple) -> bool {
+        self.table.find(tuple).is_some()
+    }
+
+    /// A client's connection is gone, and so is what it allocated (RFC 8656 section 2.1).
+    pub fn on_disconnected(&mut self, now: Now, tuple: FiveTuple, counters: &mut Counters) {
+        if let Some(index) = self.table.find(tuple) {
+            self.end(now, index, End::Released, counters);
+        }
+    }
+
     /// The next allocation that has ended; to be called until `None` after every other call.
     pub fn poll_ended(&mut self) -> Option<AllocationHandle> {
         self.ended.pop_front()

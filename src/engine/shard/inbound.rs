@@ -17,6 +17,11 @@ const LONGEST_CHECK: usize = 1_024;
 impl Shard {
     pub(super) fn on_datagram(&mut self, from: SocketAddr, datagram: &mut [u8]) {
         let tuple = FiveTuple { client: ClientAddr::new(from), transport: Transport::Udp };
+        self.on_client_message(tuple, datagram);
+    }
+
+    /// One message of a client, from a datagram or out of a stream.
+    pub(super) fn on_client_message(&mut self, tuple: FiveTuple, datagram: &mut [u8]) {
         let now = self.now;
         let counters = &mut self.counters;
         match self.parts.relay.handle(now, tuple, datagram, &mut self.reply, counters) {

@@ -19,6 +19,9 @@ impl Shard {
             Message::Adopt { endpoint, allocation, datagrams } => {
                 self.adopt(endpoint, allocation, datagrams);
             }
+            Message::Connection(incoming) => {
+                self.connections.insert(*incoming, self.now.mono, &mut self.counters);
+            }
             Message::Stop => self.stopping = true,
         }
     }

@@ -10,6 +10,7 @@ use super::{Endpoint, PACKET, Role, SLOT, Shard};
 use crate::engine::egress::Egress;
 use crate::engine::mailbox::{Event, Message};
 use crate::engine::media::{MediaBatch, StreamShared};
+use crate::engine::streams::Streams;
 use crate::forward::{PacketHead, Wants};
 use crate::ids::{ShardId, StreamId};
 use crate::metrics::{Counters, Id};
@@ -133,6 +134,7 @@ impl Shard {
         let Some(local) = self.streams.get(&stream.spec.id) else { return };
         let mut out = Out {
             egress: &mut self.egress,
+            streams: &mut self.connections,
             counters: &mut self.counters,
             socket: &self.parts.socket,
             transaction: &mut self.transaction,
@@ -255,6 +257,7 @@ impl Shard {
                 let Some(local) = self.streams.get(&stream.spec.id) else { return };
                 let mut out = Out {
                     egress: &mut self.egress,
+                    streams: &mut self.connections,
                     counters: &mut self.counters,
                     socket: &self.parts.socket,
                     transaction: &mut self.transaction,
@@ -280,6 +283,7 @@ impl Shard {
     pub(super) fn out(&mut self) -> Out<'_> {
         Out {
             egress: &mut self.egress,
+            streams: &mut self.connections,
             counters: &mut self.counters,
             socket: &self.parts.socket,
             transaction: &mut self.transaction,
@@ -305,6 +309,7 @@ impl Shard {
 /// The way out of a shard, apart from the rest of it.
 pub(super) struct Out<'a> {
     egress: &'a mut Egress,
+    streams: &'a mut Streams,
     counters: &'a mut Counters,
     socket: &'a UdpSocket,
     transaction: &'a mut [u8; 12],
@@ -319,7 +324,7 @@ impl Out<'_> {
         write: impl FnOnce(&mut [u8], &mut Counters) -> Option<usize>,
     ) -> bool {
         if self.egress.slot(SLOT).is_none() {
-            self.egress.flush(self.socket.as_fd(), self.counters);
+            self.egress.flush(self.socket.as_fd(), self.streams, self.counters);
         }
         let Some(slot) = self.egress.slot(SLOT) else { return false };
         let Some(body) = slot.get_mut(HEADROOM..HEADROOM + PACKET + srtp::MAX_TRAILER) else {
