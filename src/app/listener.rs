@@ -17,7 +17,7 @@ use tokio_rustls::TlsAcceptor;
 use tokio_rustls::server::TlsStream;
 
 /// Connections at once; more wait in the kernel's backlog.
-const CONNECTIONS: usize = 8_192;
+pub(super) const CONNECTIONS: u32 = 8_192;
 /// A client has this long for its first byte, its handshake and its first decrypted byte each.
 const PATIENCE: Duration = Duration::from_secs(10);
 /// `ContentType.handshake` of RFC 8446 section 5.1.
@@ -27,12 +27,15 @@ const TLS_HANDSHAKE: u8 = 0x16;
 pub(super) type HttpStream = Prefixed<TlsStream<TcpStream>>;
 
 /// Accepts for ever. `serve` gets each HTTP connection.
-pub(super) async fn accept<S, F>(listener: TcpListener, tls: TlsAcceptor, serve: S)
-where
+pub(super) async fn accept<S, F>(
+    listener: TcpListener,
+    tls: TlsAcceptor,
+    slots: Arc<Semaphore>,
+    serve: S,
+) where
     S: Fn(HttpStream) -> F + Clone + Send + 'static,
     F: Future<Output = ()> + Send + 'static,
 {
-    let slots = Arc::new(Semaphore::new(CONNECTIONS));
     loop {
         let Ok(slot) = Arc::clone(&slots).acquire_owned().await else { return };
         let stream = match listener.accept().await {

@@ -11,7 +11,7 @@ use rand::SeedableRng;
 use rand::rngs::StdRng;
 use tokio::net::TcpListener;
 use tokio::signal::unix::{SignalKind, signal};
-use tokio::sync::watch;
+use tokio::sync::{Semaphore, watch};
 use tokio_rustls::TlsAcceptor;
 
 use super::dev::DevInfo;
@@ -46,7 +46,8 @@ pub fn run(plan: ServePlan) -> anyhow::Result<()> {
         Format::Text => LogFormat::Text,
         Format::Json => LogFormat::Json,
     };
-    init_log(config.log.level.as_str(), format)?;
+    // Libraries may log what we would not: offers, tokens, addresses.
+    init_log(&format!("warn,veilgate={}", config.log.level.as_str()), format)?;
     let turn_keys = Arc::new(Keys::new(turn_keys)?);
     let token_keys = Arc::new(TokenKeys::new(token_keys)?);
     let tls = http::tls::server_config(&read(&config.tls.certificate)?, &read(&config.tls.key)?)
@@ -101,6 +102,7 @@ pub fn run(plan: ServePlan) -> anyhow::Result<()> {
         let loopback = bind(config.listen.metrics, "metrics").await?;
         let gateway = Gateway::new(control.clone(), exposition, Arc::clone(&ready));
         let (stop, stopping) = watch::channel(false);
+        let slots = Arc::new(Semaphore::new(listener::CONNECTIONS as usize));
         // A browser would apply HSTS for `localhost` to every other port there as well.
         let hsts = if dev.is_some() { Duration::ZERO } else { http::Config::default().hsts };
         let http = http::Config { hsts, metrics: Some(signalling), ..http::Config::default() };
@@ -108,6 +110,7 @@ pub fn run(plan: ServePlan) -> anyhow::Result<()> {
         let accepting = tokio::spawn(listener::accept(
             https,
             TlsAcceptor::from(Arc::new(tls)),
+            Arc::clone(&slots),
             move |stream| {
                 let mut stopping = stopping.clone();
                 let stop = async move {
@@ -141,10 +144,12 @@ pub fn run(plan: ServePlan) -> anyhow::Result<()> {
         tracing::info!("stopping");
         accepting.abort();
         let _nobody_connected = stop.send(true);
+        // Every slot is free when the last request is answered.
+        let _late = tokio::time::timeout(DRAIN, slots.acquire_many(listener::CONNECTIONS)).await;
         anyhow::Ok(())
     });
     engine.stop();
-    runtime.shutdown_timeout(DRAIN);
+    runtime.shutdown_background();
     served
 }
 

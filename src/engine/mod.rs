@@ -82,6 +82,17 @@ pub struct Engine {
     _lock: PortLock,
 }
 
+/// What came of asking for a session's end.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Closing {
+    /// Its shard was told and will report the end.
+    Told,
+    /// It was only parked, or is gone: nothing will be reported.
+    Gone,
+    /// Its shard has too many orders waiting: ask again.
+    Busy,
+}
+
 /// The way into the data plane, for control.
 #[derive(Clone, Debug)]
 pub struct Handle {
@@ -167,10 +178,13 @@ impl Engine {
 
     /// Closes all sessions and waits for the shards to end.
     pub fn stop(self) {
-        for mailbox in &*self.handle.mailboxes {
+        for (mailbox, thread) in self.handle.mailboxes.iter().zip(&self.threads) {
             let mut message = Message::Stop;
             // A full mailbox empties within a turn of its shard's loop.
-            while let Err(back) = mailbox.send(message) {
+            while let Err(back) = mailbox.order(message) {
+                if thread.is_finished() {
+                    break;
+                }
                 message = back;
                 mailbox.wake();
                 std::thread::yield_now();
@@ -205,16 +219,15 @@ impl Handle {
         self.parked.expire(self.clock.mono())
     }
 
-    /// Ends a session, claimed or not. True when a shard was told and will report its end;
-    /// false when it was only parked, or already gone.
+    /// Ends a session, claimed or not.
     #[must_use]
-    pub fn close(&self, session: SessionId, ufrag: &str) -> bool {
-        let Some(shard) = self.parked.holder(ufrag) else {
-            self.parked.remove(ufrag);
-            return false;
+    pub fn close(&self, session: SessionId, ufrag: &str) -> Closing {
+        let shard = self.parked.holder_or_remove(ufrag);
+        let Some(mailbox) = shard.and_then(|s| self.mailboxes.get(usize::from(s.0))) else {
+            return Closing::Gone;
         };
-        let message = Message::Close { session, ufrag: ufrag.to_owned() };
-        self.mailboxes.get(usize::from(shard.0)).is_some_and(|m| m.send(message).is_ok())
+        let message = Message::Close { session, ufrag: ufrag.to_owned(), hops: 0 };
+        if mailbox.order(message).is_ok() { Closing::Told } else { Closing::Busy }
     }
 
     /// Gives a TURN connection to a shard. False when that shard's mailbox is full.

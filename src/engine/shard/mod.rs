@@ -96,6 +96,8 @@ enum Target {
 struct Lane {
     generation: u32,
     target: Target,
+    /// When its session was last asked to come here.
+    asked: Option<Mono>,
 }
 
 pub(super) struct Shard {
@@ -269,10 +271,16 @@ impl Shard {
         let mailboxes = Arc::clone(&self.parts.mailboxes);
         let Some(own) = mailboxes.get(usize::from(self.parts.id.0)) else { return };
         let mut worked = false;
-        for _ in 0..SLABS_PER_TURN {
-            let Some(slab) = own.next_media() else { break };
+        let mut slabs = 0;
+        while slabs < SLABS_PER_TURN
+            && let Some(slab) = own.next_media()
+        {
             self.deliver(&slab);
             worked = true;
+            slabs += 1;
+        }
+        if slabs == SLABS_PER_TURN {
+            own.wake();
         }
         for _ in 0..MESSAGES_PER_TURN {
             let Some(message) = own.next_message() else {
