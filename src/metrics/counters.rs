@@ -89,6 +89,7 @@ counters! {
     RelayPacketsOut Counter "veilgate_relay_packets_total" { direction = "to_client" } "Relayed packets";
     RelayBytesIn Counter "veilgate_relay_bytes_total" { direction = "from_client" } "Relayed payload bytes";
     RelayBytesOut Counter "veilgate_relay_bytes_total" { direction = "to_client" } "Relayed payload bytes";
+    RelayAllocationsEndedDisconnected Counter "veilgate_relay_allocations_ended_total" { reason = "disconnected" } "TURN allocations ended";
 
     SessionsPublishing Gauge "veilgate_session_sessions" { role = "publisher" } "Connected sessions";
     SessionsPlaying Gauge "veilgate_session_sessions" { role = "player" } "Connected sessions";

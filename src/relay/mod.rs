@@ -198,6 +198,7 @@ const _: () = {
 enum End {
     Expired,
     Released,
+    Disconnected,
 }
 
 impl Relay {
@@ -398,10 +399,12 @@ impl Relay {
             return None;
         }
         let channel = allocation.channels.get(admitted.media)?;
-        let framing = if channel.until > self.clock {
-            Framing::Channel(channel.number)
-        } else {
+        let framing = if channel.until <= self.clock {
             Framing::Indication { peer: self.policy.media(admitted.media)? }
+        } else if allocation.tuple.transport.is_stream() {
+            Framing::StreamChannel(channel.number)
+        } else {
+            Framing::Channel(channel.number)
         };
         Some(Route { tuple: allocation.tuple, framing })
     }
@@ -459,6 +462,17 @@ impl Relay {
         self.publish(counters);
     }
 
+    /// A client's connection is gone, and with it what was allocated over it: its 5-tuple cannot
+    /// come back. Without effect for other transports than streams.
+    pub fn on_disconnect(&mut self, now: Now, tuple: FiveTuple, counters: &mut Counters) {
+        self.clock = self.clock.max(now.mono);
+        if tuple.transport.is_stream()
+            && let Some(index) = self.table.find(tuple)
+        {
+            self.end(now, index, End::Disconnected, counters);
+        }
+    }
+
     /// The next allocation that has ended; to be called until `None` after every other call.
     pub fn poll_ended(&mut self) -> Option<AllocationHandle> {
         self.ended.pop_front()
@@ -475,6 +489,7 @@ impl Relay {
             now.unix.as_micros().saturating_add(1_000_000) > allocation.live_until.as_micros();
         counters.inc(match why {
             End::Released => Id::RelayAllocationsEndedReleased,
+            End::Disconnected => Id::RelayAllocationsEndedDisconnected,
             End::Expired if at_limit => Id::RelayAllocationsEndedSessionLimit,
             End::Expired => Id::RelayAllocationsEndedExpired,
         });

@@ -241,7 +241,9 @@ impl Relay {
         reply: &mut [u8],
         counters: &mut Counters,
     ) -> Handled {
-        if !self.cap.admit(now.mono, tuple.client.ip(), &mut self.rng) {
+        // Who has a connection is where it says it is, and would not repeat a lost request.
+        let spoofable = !tuple.transport.is_stream();
+        if spoofable && !self.cap.admit(now.mono, tuple.client.ip(), &mut self.rng) {
             return dropped(counters, Id::RelayDropReplyCap);
         }
         let mut builder = response(Class::Error, message, reply);

@@ -179,6 +179,8 @@ impl TupleKey {
         let client = tuple.client.expose();
         let transport = match tuple.transport {
             Transport::Udp => 0,
+            Transport::Tcp => 1,
+            Transport::Tls => 2,
         };
         let (bits, extra) = match client.ip() {
             IpAddr::V4(ip) => (u128::from(ip.to_bits()), 1 << 20),
