@@ -64,6 +64,7 @@ counters! {
     RelayAuthExpired Counter "veilgate_relay_auth_failures_total" { reason = "expired" } "Unauthenticated requests answered with a 401 challenge, and refused credentials";
     RelayAuthBadIntegrity Counter "veilgate_relay_auth_failures_total" { reason = "bad_integrity" } "Unauthenticated requests answered with a 401 challenge, and refused credentials";
     RelayAuthWrongUser Counter "veilgate_relay_auth_failures_total" { reason = "wrong_user" } "Unauthenticated requests answered with a 401 challenge, and refused credentials";
+    RelayAuthBidDown Counter "veilgate_relay_auth_failures_total" { reason = "bid_down" } "Unauthenticated requests answered with a 401 challenge, and refused credentials";
 
     RelayRefusedQuota Counter "veilgate_relay_refused_total" { reason = "quota" } "Authenticated requests refused";
     RelayRefusedMismatch Counter "veilgate_relay_refused_total" { reason = "allocation_mismatch" } "Authenticated requests refused";

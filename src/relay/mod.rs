@@ -36,6 +36,7 @@
 mod framing;
 mod nonce;
 mod policy;
+mod proof;
 mod request;
 mod sketch;
 mod table;
@@ -71,7 +72,8 @@ use sketch::ReplyCap;
 use table::{RandomKey, Table};
 use timers::Timers;
 
-/// Longest realm, bytes: a 401 is then at most 100 bytes of STUN.
+/// Longest realm, bytes. A 401 is at most 100 bytes of STUN with a realm of up to 24 bytes, 116
+/// with the longest: the nonce cookie and PASSWORD-ALGORITHMS of RFC 8489 cost the difference.
 pub const MAX_REALM: usize = 40;
 /// Ports below are never relayed ports: browsers reject candidates there.
 const FIRST_PORT: u16 = 1024;
