@@ -20,9 +20,9 @@ use serde::{Deserialize, Serialize};
 
 use crate::auth::secret::{self, Key};
 use crate::config::{
-    Auth, Config, DEFAULT_CREDENTIAL_TTL, DEFAULT_MEDIA_PORT, DEFAULT_METRICS, DEFAULT_REALM,
+    Auth, Config, DEFAULT_CREDENTIAL_TTL, DEFAULT_MEDIA_PORT, DEFAULT_METRICS,
     DEFAULT_SESSION_LIMIT, DEFAULT_UDP_PORT, ENV_TOKEN_KEYS, ENV_TURN_KEYS, KeySource, Limits,
-    Listen, Log, Media, Overrides, Public, Relay, Shards, Tls, relay_url,
+    Listen, Log, Media, Overrides, Public, Relay, Shards, Tls, default_realm, relay_urls,
 };
 use crate::time::Unix;
 
@@ -160,7 +160,7 @@ pub fn prepare(
     let tls = certificates(certs_dir, &hosts, &addresses, now)
         .with_context(|| format!("cannot make certificates in {}", certs_dir.display()))?;
 
-    let urls = vec![relay_url(&name, listen.udp.port())];
+    let urls = relay_urls(&name, listen.udp.port(), listen.https.port());
     let gateway = Gateway {
         urls: urls.clone(),
         page: format!("https://{name}:{}/", listen.https.port()),
@@ -169,7 +169,7 @@ pub fn prepare(
     };
     let config = Config {
         relay: Relay {
-            realm: public.host.clone().unwrap_or_else(|| DEFAULT_REALM.to_owned()),
+            realm: default_realm(public.host.as_deref()),
             urls,
             limits: Limits::default(),
         },

@@ -111,6 +111,7 @@ pub fn run(plan: ServePlan) -> anyhow::Result<()> {
             https,
             TlsAcceptor::from(Arc::new(tls)),
             Arc::clone(&slots),
+            engine.handle(),
             move |stream| {
                 let mut stopping = stopping.clone();
                 let stop = async move {

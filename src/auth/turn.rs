@@ -16,7 +16,7 @@ use std::fmt;
 use std::time::Duration;
 
 use aws_lc_rs::aead::{AES_128_GCM, Aad, LessSafeKey, NONCE_LEN, Nonce, UnboundKey};
-use aws_lc_rs::{hkdf, hmac};
+use aws_lc_rs::{digest, hkdf, hmac};
 use base64::Engine as _;
 use base64::engine::general_purpose::{STANDARD, URL_SAFE_NO_PAD};
 use boring::hash::{Hasher, MessageDigest};
@@ -126,6 +126,8 @@ pub struct Verified {
     pub live_until: Unix,
     /// The long-term key of RFC 8489 section 9.2.2, `MD5(username ":" realm ":" password)`.
     pub key: [u8; 16],
+    /// The same with SHA-256 (section 18.5.1.2).
+    pub key_sha256: [u8; 32],
 }
 
 impl fmt::Debug for Verified {
@@ -288,7 +290,8 @@ impl Keys {
             )
             .map_err(|_| Refused::Forged)?;
         let (subject, room, class, live_until) = read(plain).ok_or(Refused::Malformed)?;
-        let key = long_term_key(username, realm, &entry.mac).ok_or(Refused::Malformed)?;
+        let (key, key_sha256) =
+            long_term_keys(username, realm, &entry.mac).ok_or(Refused::Malformed)?;
         Ok(Verified {
             subject,
             room,
@@ -296,6 +299,7 @@ impl Keys {
             allocate_by: Unix::from_secs(allocate_by),
             live_until: Unix::from_secs(live_until),
             key,
+            key_sha256,
         })
     }
 }
@@ -316,15 +320,19 @@ fn read(plain: &[u8]) -> Option<(SubjectHash, Option<RoomHash>, Class, u64)> {
     Some((SubjectHash(*subject), room, Class::from_byte(class)?, live_until))
 }
 
-/// `MD5(username ":" realm ":" password)`, the password being computed from the username.
-fn long_term_key(username: &str, realm: &str, mac: &hmac::Key) -> Option<[u8; 16]> {
+/// MD5 and SHA-256 of `username ":" realm ":" password`, the password being computed from the
+/// username.
+fn long_term_keys(username: &str, realm: &str, mac: &hmac::Key) -> Option<([u8; 16], [u8; 32])> {
     let mut password = [0; 28];
     let length = STANDARD.encode_slice(hmac::sign(mac, username.as_bytes()), &mut password).ok()?;
-    let mut hasher = Hasher::new(MessageDigest::md5()).ok()?;
+    let mut md5 = Hasher::new(MessageDigest::md5()).ok()?;
+    let mut sha256 = digest::Context::new(&digest::SHA256);
     for part in [username.as_bytes(), b":", realm.as_bytes(), b":", password.get(..length)?] {
-        hasher.update(part).ok()?;
+        md5.update(part).ok()?;
+        sha256.update(part);
     }
-    hasher.finish().ok()?.as_ref().try_into().ok()
+    let md5 = md5.finish().ok()?.as_ref().try_into().ok()?;
+    Some((md5, sha256.finish().as_ref().try_into().ok()?))
 }
 
 #[cfg(test)]
@@ -381,12 +389,14 @@ mod tests {
     }
 
     #[test]
-    fn long_term_key_is_the_md5_of_name_realm_and_password() {
+    fn long_term_keys_are_digests_of_name_realm_and_password() {
         let keys = keys();
         let minted = keys.mint(NOW, &request(), [9; 12]).unwrap();
         let text = format!("{}:{REALM}:{}", minted.username, minted.credential);
         let expected = boring::hash::hash(MessageDigest::md5(), text.as_bytes()).unwrap();
         assert_eq!(keys.verify(&minted.username, REALM).unwrap().key, expected.as_ref());
+        let expected_sha256 = boring::sha::sha256(text.as_bytes());
+        assert_eq!(keys.verify(&minted.username, REALM).unwrap().key_sha256, expected_sha256);
         let other = keys.verify(&minted.username, "elsewhere").unwrap();
         assert_ne!(other.key, expected.as_ref(), "the realm matters");
     }

@@ -215,6 +215,7 @@ impl Streams {
             counters.inc(Id::StreamDropUnread);
             return;
         }
+        counters.inc(Id::StreamMessagesOut);
         // A failed write shows as a failed read soon.
         let _broken = stream.write_message(message);
     }
@@ -287,21 +288,12 @@ impl Stream {
         }
     }
 
-    /// One message, padded to four bytes (RFC 8656 section 12.5), as one record.
+    /// One message, padded by the relay, as one record and one write.
     fn write_message(&mut self, message: &[u8]) -> io::Result<()> {
-        const PADDING: [u8; 3] = [0; 3];
-        let padding = PADDING.get(..message.len().wrapping_neg() & 3).unwrap_or_default();
         match &mut self.tls {
-            None => {
-                self.unsent.extend_from_slice(message);
-                self.unsent.extend_from_slice(padding);
-            }
+            None => self.unsent.extend_from_slice(message),
             Some(tls) => {
-                let whole = [io::IoSlice::new(message), io::IoSlice::new(padding)];
-                let written = tls.writer().write_vectored(&whole)?;
-                if written != message.len() + padding.len() {
-                    return Err(io::ErrorKind::WriteZero.into());
-                }
+                tls.writer().write_all(message)?;
                 self.seal()?;
             }
         }

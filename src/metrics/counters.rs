@@ -64,6 +64,7 @@ counters! {
     RelayAuthExpired Counter "veilgate_relay_auth_failures_total" { reason = "expired" } "Unauthenticated requests answered with a 401 challenge, and refused credentials";
     RelayAuthBadIntegrity Counter "veilgate_relay_auth_failures_total" { reason = "bad_integrity" } "Unauthenticated requests answered with a 401 challenge, and refused credentials";
     RelayAuthWrongUser Counter "veilgate_relay_auth_failures_total" { reason = "wrong_user" } "Unauthenticated requests answered with a 401 challenge, and refused credentials";
+    RelayAuthBidDown Counter "veilgate_relay_auth_failures_total" { reason = "bid_down" } "Unauthenticated requests answered with a 401 challenge, and refused credentials";
 
     RelayRefusedQuota Counter "veilgate_relay_refused_total" { reason = "quota" } "Authenticated requests refused";
     RelayRefusedMismatch Counter "veilgate_relay_refused_total" { reason = "allocation_mismatch" } "Authenticated requests refused";
@@ -89,6 +90,7 @@ counters! {
     RelayPacketsOut Counter "veilgate_relay_packets_total" { direction = "to_client" } "Relayed packets";
     RelayBytesIn Counter "veilgate_relay_bytes_total" { direction = "from_client" } "Relayed payload bytes";
     RelayBytesOut Counter "veilgate_relay_bytes_total" { direction = "to_client" } "Relayed payload bytes";
+    RelayAllocationsEndedDisconnected Counter "veilgate_relay_allocations_ended_total" { reason = "disconnected" } "TURN allocations ended";
 
     SessionsPublishing Gauge "veilgate_session_sessions" { role = "publisher" } "Connected sessions";
     SessionsPlaying Gauge "veilgate_session_sessions" { role = "player" } "Connected sessions";

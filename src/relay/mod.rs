@@ -36,6 +36,7 @@
 mod framing;
 mod nonce;
 mod policy;
+mod proof;
 mod request;
 mod sketch;
 mod table;
@@ -71,7 +72,8 @@ use sketch::ReplyCap;
 use table::{RandomKey, Table};
 use timers::Timers;
 
-/// Longest realm, bytes: a 401 is then at most 100 bytes of STUN.
+/// Longest realm, bytes. A 401 is at most 100 bytes of STUN with a realm of up to 24 bytes, 116
+/// with the longest: the nonce cookie and PASSWORD-ALGORITHMS of RFC 8489 cost the difference.
 pub const MAX_REALM: usize = 40;
 /// Ports below are never relayed ports: browsers reject candidates there.
 const FIRST_PORT: u16 = 1024;
@@ -198,6 +200,7 @@ const _: () = {
 enum End {
     Expired,
     Released,
+    Disconnected,
 }
 
 impl Relay {
@@ -398,10 +401,12 @@ impl Relay {
             return None;
         }
         let channel = allocation.channels.get(admitted.media)?;
-        let framing = if channel.until > self.clock {
-            Framing::Channel(channel.number)
-        } else {
+        let framing = if channel.until <= self.clock {
             Framing::Indication { peer: self.policy.media(admitted.media)? }
+        } else if allocation.tuple.transport.is_stream() {
+            Framing::StreamChannel(channel.number)
+        } else {
+            Framing::Channel(channel.number)
         };
         Some(Route { tuple: allocation.tuple, framing })
     }
@@ -465,10 +470,14 @@ impl Relay {
         self.table.find(tuple).is_some()
     }
 
-    /// A client's connection is gone, and so is what it allocated (RFC 8656 section 2.1).
-    pub fn on_disconnected(&mut self, now: Now, tuple: FiveTuple, counters: &mut Counters) {
-        if let Some(index) = self.table.find(tuple) {
-            self.end(now, index, End::Released, counters);
+    /// A client's connection is gone, and with it what was allocated over it: its 5-tuple cannot
+    /// come back. Without effect for other transports than streams.
+    pub fn on_disconnect(&mut self, now: Now, tuple: FiveTuple, counters: &mut Counters) {
+        self.clock = self.clock.max(now.mono);
+        if tuple.transport.is_stream()
+            && let Some(index) = self.table.find(tuple)
+        {
+            self.end(now, index, End::Disconnected, counters);
         }
     }
 
@@ -488,6 +497,7 @@ impl Relay {
             now.unix.as_micros().saturating_add(1_000_000) > allocation.live_until.as_micros();
         counters.inc(match why {
             End::Released => Id::RelayAllocationsEndedReleased,
+            End::Disconnected => Id::RelayAllocationsEndedDisconnected,
             End::Expired if at_limit => Id::RelayAllocationsEndedSessionLimit,
             End::Expired => Id::RelayAllocationsEndedExpired,
         });

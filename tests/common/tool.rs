@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use serde_json::{Value, json};
 
-use super::{Gateway, need};
+use super::{GATEWAY, Gateway, HOST, need};
 
 /// Starting four browsers on two busy cores takes this long at worst.
 const FLOWING: Duration = Duration::from_secs(120);
@@ -51,8 +51,14 @@ impl Tool {
             tools.join("node_modules/puppeteer-core").is_dir(),
             "puppeteer-core is missing. Run: scripts/setup test   (or: cd tests/tools && npm ci)"
         );
-        let mut command = Command::new("node");
-        command.arg(tools.join(script));
+        need("unshare", "util-linux");
+        need("certutil", "libnss3-tools");
+        // A hosts file of their own, in a mount namespace of their own.
+        let hosts = gateway.folder().join("hosts");
+        std::fs::write(&hosts, format!("127.0.0.1 localhost\n{GATEWAY} {HOST}\n")).expect("a file");
+        let mut command = Command::new("unshare");
+        command.args(["--mount", "sh", "-c", "mount --bind \"$0\" /etc/hosts && exec node \"$1\""]);
+        command.arg(hosts).arg(tools.join(script));
         Self::spawn(script, command, gateway, plan)
     }
 

@@ -1,9 +1,11 @@
 // Launching browsers and talking to the test that asked for them.
 
-import { mkdtemp } from 'node:fs/promises';
+import { execFile } from 'node:child_process';
+import { mkdir, mkdtemp } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import path from 'node:path';
 import readline from 'node:readline';
+import { promisify } from 'node:util';
 
 import puppeteer from 'puppeteer-core';
 
@@ -69,11 +71,21 @@ export function within(ms, what, promise) {
   return Promise.race([promise, late]).finally(() => clearTimeout(timer));
 }
 
+/** Firefox checks certificates of TURN over TLS whatever it was told about those of pages. */
+async function trust(ca, profile) {
+  await mkdir(profile, { recursive: true });
+  const run = promisify(execFile);
+  await run('certutil', ['-N', '--empty-password', '-d', `sql:${profile}`]);
+  await run('certutil', ['-A', '-n', 'gateway', '-t', 'C,,', '-i', ca, '-d', `sql:${profile}`]);
+}
+
 /** A browser with a fresh profile; `args` come on top, `without` are left out. */
-export async function launch(kind, folder, { args = [], without = [] } = {}) {
+export async function launch(kind, folder, { args = [], without = [], ca } = {}) {
   const recipe = { chromium: CHROMIUM, firefox: FIREFOX }[kind];
   if (!recipe) throw new Error(`no such browser: ${kind}`);
   const home = await mkdtemp(path.join(folder ?? tmpdir(), `${kind}-`));
+  const profile = path.join(home, 'profile');
+  if (kind === 'firefox' && ca) await trust(ca, profile);
   const browser = await puppeteer.launch({
     ...recipe,
     args: [...(recipe.args ?? []).filter((arg) => !without.includes(arg)), ...args],
@@ -81,7 +93,7 @@ export async function launch(kind, folder, { args = [], without = [] } = {}) {
     acceptInsecureCerts: true,
     // Neither the caller's profile nor its certificate store.
     env: { ...process.env, HOME: home, XDG_CONFIG_HOME: home, XDG_CACHE_HOME: home },
-    userDataDir: path.join(home, 'profile'),
+    userDataDir: profile,
     timeout: LAUNCH_MS,
     protocolTimeout: LAUNCH_MS,
   });

@@ -16,7 +16,7 @@ class Stage {
   async open(kind) {
     let browser = this.plan.share && this.shared.get(kind);
     if (!browser) {
-      browser = launch(kind, this.plan.folder);
+      browser = launch(kind, this.plan.folder, { ca: this.plan.ca });
       if (this.plan.share) this.shared.set(kind, browser);
     }
     const page = await (await browser).newPage();

@@ -60,7 +60,7 @@ impl Shard {
     fn close_connection(&mut self, index: usize, reason: Id) {
         self.counters.inc(reason);
         if let Some(tuple) = self.connections.close(index, &mut self.counters) {
-            self.parts.relay.on_disconnected(self.now, tuple, &mut self.counters);
+            self.parts.relay.on_disconnect(self.now, tuple, &mut self.counters);
         }
     }
 

@@ -4,6 +4,8 @@ mod allocate;
 mod auth;
 mod fuzz;
 mod peers;
+mod sha256;
+mod streams;
 
 use std::net::SocketAddr;
 use std::sync::Arc;
