@@ -129,6 +129,19 @@ fn every_expression_uses_metrics_and_labels_that_exist() {
 }
 
 #[test]
+fn the_operator_guide_names_metrics_that_exist() {
+    let (names, _) = exposed();
+    let guide = Path::new(env!("CARGO_MANIFEST_DIR")).join("docs/operator.md");
+    let text = fs::read_to_string(guide).expect("the guide");
+    let found = uses(&text);
+    assert!(found.len() > 5, "the guide names hardly a metric");
+    for (name, _) in found {
+        let histogram = names.contains(&format!("{name}_bucket"));
+        assert!(histogram || names.contains(&name), "{name} does not exist");
+    }
+}
+
+#[test]
 fn the_reader_finds_names_and_labels() {
     let expression =
         r#"sum by (le) (rate(veilgate_a_total{direction="in", job=~"x"}[5m])) / veilgate_b"#;
