@@ -24,7 +24,7 @@ use crate::config::Format;
 use crate::control::{self, Control, Principal};
 use crate::engine::{self, Engine};
 use crate::http;
-use crate::metrics::{Exposition, LogFormat, init_log};
+use crate::metrics::{Exposition, LogFormat, Signalling, init_log};
 use crate::relay;
 use crate::session::dtls;
 
@@ -83,6 +83,8 @@ pub fn run(plan: ServePlan) -> anyhow::Result<()> {
         rng,
     );
     let exposition = Exposition::new(engine.handle().published())?;
+    let signalling = Signalling::new()?;
+    signalling.register(&exposition)?;
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(CONTROL_THREADS)
         .thread_name("control")
@@ -101,7 +103,7 @@ pub fn run(plan: ServePlan) -> anyhow::Result<()> {
         let (stop, stopping) = watch::channel(false);
         // A browser would apply HSTS for `localhost` to every other port there as well.
         let hsts = if dev.is_some() { Duration::ZERO } else { http::Config::default().hsts };
-        let http = http::Config { hsts, ..http::Config::default() };
+        let http = http::Config { hsts, metrics: Some(signalling), ..http::Config::default() };
         let router = http::router(gateway.clone(), Arc::clone(&token_keys), http);
         let accepting = tokio::spawn(listener::accept(
             https,

@@ -8,7 +8,7 @@ use axum::response::{IntoResponse, Response};
 use serde::Serialize;
 
 use super::problem::Problem;
-use super::{App, Gateway, guard};
+use super::{Gateway, Shared, guard};
 use crate::control::api::IceConfig;
 
 #[derive(Serialize)]
@@ -28,7 +28,7 @@ struct Server {
 
 /// A ready `RTCConfiguration` with a fresh credential, for the holder of any valid token.
 pub(super) async fn configuration<G: Gateway>(
-    State(shared): App<G>,
+    State(shared): State<Shared<G>>,
     headers: HeaderMap,
     uri: Uri,
 ) -> Result<Response, Problem> {

@@ -31,6 +31,7 @@ use axum::routing::{get, post};
 use crate::auth::token::TokenKeys;
 use crate::control::api::{Accepted, IceConfig, Principal, Refusal};
 use crate::ids::StreamName;
+use crate::metrics::Signalling;
 use crate::time::Now;
 use crate::wire::sdp::MAX_SDP;
 pub use cors::Origins;
@@ -88,30 +89,43 @@ pub struct Config {
     /// `Strict-Transport-Security: max-age`; zero leaves the header out, for development on
     /// `localhost`, where it would bind every other port too.
     pub hsts: Duration,
+    /// How long a client may take to send an offer.
+    pub body_timeout: Duration,
+    /// Where answers are counted.
+    pub metrics: Option<Signalling>,
 }
 
 impl Default for Config {
     fn default() -> Self {
-        Self { origins: Origins::Any, hsts: Duration::from_secs(365 * 24 * 3_600) }
+        Self {
+            origins: Origins::Any,
+            hsts: Duration::from_secs(365 * 24 * 3_600),
+            body_timeout: Duration::from_secs(10),
+            metrics: None,
+        }
     }
 }
 
 /// What every handler gets.
 struct Shared<G> {
     gateway: G,
-    keys: TokenKeysRef,
+    keys: Arc<TokenKeys>,
+    body_timeout: Duration,
 }
-
-type TokenKeysRef = Arc<TokenKeys>;
 
 impl<G: Clone> Clone for Shared<G> {
     fn clone(&self) -> Self {
-        Self { gateway: self.gateway.clone(), keys: Arc::clone(&self.keys) }
+        Self {
+            gateway: self.gateway.clone(),
+            keys: Arc::clone(&self.keys),
+            body_timeout: self.body_timeout,
+        }
     }
 }
 
 /// The public router.
 pub fn router<G: Gateway>(gateway: G, keys: Arc<TokenKeys>, config: Config) -> Router {
+    let shared = Shared { gateway, keys, body_timeout: config.body_timeout };
     let config = Arc::new(config);
     let api = Router::new()
         .route("/whip/{room}/{stream}", post(whip::publish::<G>).options(whip::endpoint::<G>))
@@ -126,15 +140,25 @@ pub fn router<G: Gateway>(gateway: G, keys: Arc<TokenKeys>, config: Config) -> R
             post(whip::play_in_session::<G>).delete(whip::close::<G>).options(whip::resource),
         )
         .route("/v1/ice", get(ice::configuration::<G>).options(ice::options))
+        .method_not_allowed_fallback(wrong_method)
         .layer(middleware::from_fn_with_state(Arc::clone(&config), cors::answer));
     Router::new()
         .merge(api)
         .fallback(page::serve)
-        .method_not_allowed_fallback(wrong_method)
-        .with_state(Shared { gateway, keys })
+        .with_state(shared)
         .layer(DefaultBodyLimit::max(MAX_SDP))
         .layer(middleware::from_fn(within_time))
-        .layer(middleware::from_fn_with_state(config, headers::secure))
+        .layer(middleware::from_fn_with_state(Arc::clone(&config), headers::secure))
+        .layer(middleware::from_fn_with_state(config, count))
+}
+
+async fn count(State(config): State<Arc<Config>>, request: Request, next: Next) -> Response {
+    let response = next.run(request).await;
+    if let Some(metrics) = &config.metrics {
+        let code = response.extensions().get::<problem::Code>().map(|code| code.0);
+        metrics.on_response(response.status().as_u16(), code);
+    }
+    response
 }
 
 async fn wrong_method() -> Problem {
@@ -145,6 +169,3 @@ async fn within_time(request: Request, next: Next) -> Result<Response, Problem> 
     let answered = tokio::time::timeout(REQUEST_TIMEOUT, next.run(request)).await;
     answered.map_err(|_| Problem::slow())
 }
-
-/// Extracts nothing, keeps the state's type in one place.
-type App<G> = State<Shared<G>>;

@@ -17,7 +17,7 @@ struct Files;
 
 /// The router's fallback: a file of the page, or 404.
 pub(super) async fn serve(request: Request) -> Response {
-    let path = request.uri().path().trim_start_matches('/');
+    let path = request.uri().path().strip_prefix('/').unwrap_or_default();
     let name = if path.is_empty() { "index.html" } else { path };
     let Some(content_type) = content_type(name) else {
         return Problem::not_found().into_response();

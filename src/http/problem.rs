@@ -13,6 +13,10 @@ const SOON: HeaderValue = HeaderValue::from_static("2");
 /// When to ask a full or draining gateway again, seconds.
 const LATER: HeaderValue = HeaderValue::from_static("5");
 
+/// A problem's code, kept beside the response for the counters.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Code(pub(super) &'static str);
+
 /// One error answer.
 #[derive(Debug)]
 pub(super) struct Problem {
@@ -147,6 +151,7 @@ impl IntoResponse for Problem {
         if let Some((name, value)) = self.header {
             response.headers_mut().insert(name, value);
         }
+        response.extensions_mut().insert(Code(self.code));
         response
     }
 }

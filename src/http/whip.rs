@@ -16,13 +16,11 @@ use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 
 use super::problem::Problem;
-use super::{App, Gateway, Shared, guard, ice};
+use super::{Gateway, Shared, guard, ice};
 use crate::control::api::{Accepted, Principal};
 use crate::ids::StreamName;
 use crate::wire::sdp::MAX_SDP;
 
-/// How long a client has to send an offer.
-const BODY_TIMEOUT: Duration = Duration::from_secs(10);
 const SDP: &str = "application/sdp";
 const ACCEPT_POST: HeaderName = HeaderName::from_static("accept-post");
 
@@ -45,7 +43,7 @@ type Names = Result<Path<(String, String)>, PathRejection>;
 type Tail = Result<Path<String>, PathRejection>;
 
 pub(super) async fn publish<G: Gateway>(
-    State(shared): App<G>,
+    State(shared): State<Shared<G>>,
     names: Names,
     request: Request,
 ) -> Result<Response, Problem> {
@@ -54,7 +52,7 @@ pub(super) async fn publish<G: Gateway>(
 }
 
 pub(super) async fn play<G: Gateway>(
-    State(shared): App<G>,
+    State(shared): State<Shared<G>>,
     names: Names,
     request: Request,
 ) -> Result<Response, Problem> {
@@ -64,7 +62,7 @@ pub(super) async fn play<G: Gateway>(
 
 /// `POST /whip/session/{stream}`: the stream of a room that is called "session".
 pub(super) async fn publish_in_session<G: Gateway>(
-    State(shared): App<G>,
+    State(shared): State<Shared<G>>,
     stream: Tail,
     request: Request,
 ) -> Result<Response, Problem> {
@@ -74,7 +72,7 @@ pub(super) async fn publish_in_session<G: Gateway>(
 
 /// As [`publish_in_session`], for a player.
 pub(super) async fn play_in_session<G: Gateway>(
-    State(shared): App<G>,
+    State(shared): State<Shared<G>>,
     stream: Tail,
     request: Request,
 ) -> Result<Response, Problem> {
@@ -101,7 +99,7 @@ async fn post<G: Gateway>(
         return Err(Problem::not_granted(format!("the token does not allow {verb} {name}")));
     }
     let who = guard::principal(&grant);
-    let offer = read_offer(request).await?;
+    let offer = read_offer(request, shared.body_timeout).await?;
     let accepted = match endpoint {
         Endpoint::Whip => shared.gateway.publish(name, &who, &offer).await?,
         Endpoint::Whep => shared.gateway.play(name, &who, &offer).await?,
@@ -109,7 +107,7 @@ async fn post<G: Gateway>(
     Ok(created(&shared, endpoint, &who, accepted))
 }
 
-async fn read_offer(request: Request) -> Result<String, Problem> {
+async fn read_offer(request: Request, within: Duration) -> Result<String, Problem> {
     let content_type = request.headers().get(CONTENT_TYPE).and_then(|v| v.to_str().ok());
     let essence = content_type.and_then(|v| v.split(';').next()).unwrap_or_default();
     if !essence.trim().eq_ignore_ascii_case(SDP) {
@@ -119,7 +117,7 @@ async fn read_offer(request: Request) -> Result<String, Problem> {
     if length.and_then(|v| v.parse::<u64>().ok()).is_some_and(|length| length > MAX_SDP as u64) {
         return Err(Problem::large_body());
     }
-    let body = tokio::time::timeout(BODY_TIMEOUT, Bytes::from_request(request, &()))
+    let body = tokio::time::timeout(within, Bytes::from_request(request, &()))
         .await
         .map_err(|_| Problem::slow_body())?
         .map_err(|rejection| match rejection.status() {
@@ -162,7 +160,7 @@ fn entity_tag(resource: &str) -> String {
 
 /// `DELETE`: done when the session is gone, whoever ended it and when.
 pub(super) async fn close<G: Gateway>(
-    State(shared): App<G>,
+    State(shared): State<Shared<G>>,
     resource: Tail,
     headers: HeaderMap,
     uri: Uri,
@@ -179,7 +177,7 @@ pub(super) async fn close<G: Gateway>(
 /// `OPTIONS` of an endpoint: what may be posted and, to a token's holder outside a preflight,
 /// the ICE servers (RFC 9725 section 4.6).
 pub(super) async fn endpoint<G: Gateway>(
-    State(shared): App<G>,
+    State(shared): State<Shared<G>>,
     headers: HeaderMap,
     uri: Uri,
 ) -> Response {

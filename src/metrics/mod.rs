@@ -4,8 +4,10 @@ pub mod counters;
 mod exposition;
 pub mod histogram;
 mod log;
+mod signalling;
 
 pub use counters::{Counters, Id, Published};
 pub use exposition::Exposition;
 pub use histogram::Hist;
 pub use log::{LogFormat, init_log};
+pub use signalling::Signalling;

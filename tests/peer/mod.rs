@@ -301,7 +301,7 @@ impl Peer {
     }
 
     fn handshake(
-        &mut self,
+        &self,
         mut step: Result<SslStream<Wire>, HandshakeError<Wire>>,
     ) -> SslStream<Wire> {
         loop {

@@ -225,6 +225,37 @@ fn a_bundle_only_section_with_port_0_is_taken() {
 }
 
 #[test]
+fn max_bundle_offers_name_the_transport_once() {
+    for name in ["chromium156-recvonly", "aiortc116-recvonly-relay"] {
+        // RFC 8829 section 5.2.1: a bundle-only section has none of these.
+        let transport = ["ice-ufrag", "ice-pwd", "fingerprint", "setup", "rtcp-mux", "rtcp-rsize"];
+        let mut sections = 0;
+        let mut text = String::new();
+        for line in offers()[name].lines() {
+            let mut line = line.to_owned();
+            if line.starts_with("m=") {
+                sections += 1;
+                if sections > 1 {
+                    let words: Vec<_> = line.split(' ').collect();
+                    line = format!("{} 0 {}\r\na=bundle-only", words[0], words[2..].join(" "));
+                }
+            }
+            let of_transport = transport.iter().any(|key| line.starts_with(&format!("a={key}")));
+            if sections < 2 || !of_transport {
+                text.push_str(&line);
+                text.push_str("\r\n");
+            }
+        }
+        let offer = Offer::parse(&text).expect("parses");
+        let (spec, plan) = play(&offer, &chromium(), &mut rng()).expect("agreed");
+        assert_eq!(spec.tracks.len(), 2, "{name}");
+        let sdp = write(&plan);
+        assert_eq!(sdp.matches("a=rtcp-mux\r\n").count(), 2, "{sdp}");
+        assert_eq!(sdp.matches("a=candidate:").count(), 2, "{sdp}");
+    }
+}
+
+#[test]
 fn port_0_without_bundle_only_stays_rejected() {
     let text = offers()["gstreamer1.22-sendonly"].replace("a=bundle-only\r\n", "");
     let text = text.replace("a=bundle-only\n", "");

@@ -221,6 +221,14 @@ impl Offer {
         let tag = bundle.first().and_then(|mid| position(&media, mid));
         let tag = tag.or_else(|| media.iter().position(|m| !m.disabled)).unwrap_or_default();
         let tagged = transports.into_iter().nth(tag).ok_or(ParseError::NoSections)?;
+        // RFC 8829 section 5.2.1: only the tagged section says how RTCP travels.
+        let (mux, rsize) = media.get(tag).map_or((false, false), |m| (m.rtcp_mux, m.rtcp_rsize));
+        for section in &mut media {
+            if section.mid.as_ref().is_some_and(|mid| bundle.contains(mid)) {
+                section.rtcp_mux |= mux;
+                section.rtcp_rsize |= rsize;
+            }
+        }
         let fail = |fault| ParseError::Section { section: tag, fault };
         let fingerprints =
             if tagged.saw_fingerprint { tagged.fingerprints } else { session.fingerprints };

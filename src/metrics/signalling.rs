@@ -1,0 +1,76 @@
+//! What signalling answers, counted off the data plane.
+
+use prometheus::{IntCounterVec, Opts};
+
+use super::Exposition;
+
+/// Answers of the HTTPS side.
+#[derive(Clone, Debug)]
+pub struct Signalling {
+    responses: IntCounterVec,
+    refusals: IntCounterVec,
+}
+
+impl Signalling {
+    /// Counters that nobody scrapes yet.
+    ///
+    /// # Errors
+    /// Never with these names; the library cannot promise it.
+    pub fn new() -> Result<Self, prometheus::Error> {
+        let responses = IntCounterVec::new(
+            Opts::new("veilgate_http_responses_total", "HTTPS responses by status class"),
+            &["status"],
+        )?;
+        for class in CLASSES {
+            responses.with_label_values(&[class]);
+        }
+        let refusals = IntCounterVec::new(
+            Opts::new("veilgate_http_refusals_total", "Problem responses by their stable code"),
+            &["code"],
+        )?;
+        Ok(Self { responses, refusals })
+    }
+
+    /// Exposes them.
+    ///
+    /// # Errors
+    /// When the names are taken.
+    pub fn register(&self, exposition: &Exposition) -> Result<(), prometheus::Error> {
+        exposition.register(Box::new(self.responses.clone()))?;
+        exposition.register(Box::new(self.refusals.clone()))
+    }
+
+    /// Counts one response. `code` is the problem's, from a closed list.
+    pub fn on_response(&self, status: u16, code: Option<&'static str>) {
+        let class = usize::from(status / 100).checked_sub(1).and_then(|i| CLASSES.get(i));
+        self.responses.with_label_values(&[class.unwrap_or(&"other")]).inc();
+        if let Some(code) = code {
+            self.refusals.with_label_values(&[code]).inc();
+        }
+    }
+}
+
+const CLASSES: [&str; 5] = ["1xx", "2xx", "3xx", "4xx", "5xx"];
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn responses_and_codes_are_exposed() {
+        let exposition = Exposition::new(Vec::new()).expect("a registry");
+        let signalling = Signalling::new().expect("counters");
+        signalling.register(&exposition).expect("free names");
+        signalling.on_response(401, Some("token_expired"));
+        signalling.on_response(999, None);
+        let text = exposition.text().expect("encodes");
+        for line in [
+            "veilgate_http_responses_total{status=\"4xx\"} 1",
+            "veilgate_http_responses_total{status=\"other\"} 1",
+            "veilgate_http_responses_total{status=\"2xx\"} 0",
+            "veilgate_http_refusals_total{code=\"token_expired\"} 1",
+        ] {
+            assert!(text.lines().any(|l| l == line), "{line} is not in\n{text}");
+        }
+    }
+}

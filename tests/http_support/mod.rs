@@ -1,0 +1,206 @@
+//! A gateway that negotiates for real and has nothing behind it.
+
+#![allow(dead_code, reason = "each test program uses a part")]
+
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use axum::Router;
+use axum::body::{Body, to_bytes};
+use axum::http::{HeaderMap, Request, StatusCode};
+use rand::SeedableRng;
+use rand::rngs::StdRng;
+use tower::ServiceExt;
+use veilgate::auth::secret::Key;
+use veilgate::auth::token::{TokenKeys, TokenRequest};
+use veilgate::control::api::{Accepted, IceConfig, Principal, Refusal};
+use veilgate::http::{Config, Gateway, router};
+use veilgate::ids::{StreamId, StreamName};
+use veilgate::session::negotiate;
+use veilgate::time::{Mono, Now, Unix};
+use veilgate::wire::media::StreamSpec;
+use veilgate::wire::sdp::Offer;
+
+pub(crate) const NOW: u64 = 1_800_000_000;
+pub(crate) const RESOURCE: &str = "r4nd0mResourceOfThisSession";
+pub(crate) const PUBLISH: &str = include_str!("../data/sdp/chromium156-sendonly.sdp");
+pub(crate) const PLAY: &str = include_str!("../data/sdp/firefox153esr-recvonly.sdp");
+
+/// What was asked of the gateway.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub(crate) enum Call {
+    Publish(String, Principal),
+    Play(String, Principal),
+    Close(String, Option<Principal>),
+}
+
+#[derive(Clone, Default)]
+pub(crate) struct Fake {
+    pub(crate) refusal: Arc<Mutex<Option<Refusal>>>,
+    pub(crate) calls: Arc<Mutex<Vec<Call>>>,
+}
+
+impl Fake {
+    pub(crate) fn refusing(refusal: Refusal) -> Self {
+        let fake = Self::default();
+        *fake.refusal.lock().expect("not poisoned") = Some(refusal);
+        fake
+    }
+
+    fn log(&self, call: Call) -> Result<(), Refusal> {
+        self.calls.lock().expect("not poisoned").push(call);
+        self.refusal.lock().expect("not poisoned").clone().map_or(Ok(()), Err)
+    }
+
+    pub(crate) fn calls(&self) -> Vec<Call> {
+        self.calls.lock().expect("not poisoned").clone()
+    }
+}
+
+fn accepted(plan: &negotiate::AnswerPlan) -> Accepted {
+    let media = ["203.0.113.9:20000".parse().expect("valid")];
+    let fingerprint = format!("sha-256 {}", ["AB"; 32].join(":"));
+    let answer = plan.answer_sdp("ufrg", "passwordpasswordpassword", &fingerprint, &media);
+    Accepted { resource: RESOURCE.to_owned(), answer }
+}
+
+impl Gateway for Fake {
+    async fn publish(
+        &self,
+        name: StreamName,
+        who: &Principal,
+        offer: &str,
+    ) -> Result<Accepted, Refusal> {
+        self.log(Call::Publish(name.to_string(), who.clone()))?;
+        let offer = Offer::parse(offer).map_err(negotiate::Refusal::from)?;
+        let (_, plan) = negotiate::publish(&offer)?;
+        Ok(accepted(&plan))
+    }
+
+    async fn play(
+        &self,
+        name: StreamName,
+        who: &Principal,
+        offer: &str,
+    ) -> Result<Accepted, Refusal> {
+        self.log(Call::Play(name.to_string(), who.clone()))?;
+        let offer = Offer::parse(offer).map_err(negotiate::Refusal::from)?;
+        let published = Offer::parse(PUBLISH).expect("a real offer");
+        let (tracks, _) = negotiate::publish(&published).expect("agreed");
+        let stream = Arc::new(StreamSpec { id: StreamId(1), name, tracks });
+        let (_, plan) = negotiate::play(&offer, &stream, &mut StdRng::seed_from_u64(1))?;
+        Ok(accepted(&plan))
+    }
+
+    async fn close(&self, resource: &str, who: Option<&Principal>) -> Result<(), Refusal> {
+        self.log(Call::Close(resource.to_owned(), who.cloned()))?;
+        if resource == RESOURCE { Ok(()) } else { Err(Refusal::NotFound) }
+    }
+
+    fn ice_config(&self, who: &Principal) -> Result<IceConfig, Refusal> {
+        Ok(IceConfig {
+            urls: vec![
+                "turn:gw.example:3478?transport=udp".to_owned(),
+                "turns:gw.example:443?transport=tcp".to_owned(),
+            ],
+            username: format!("{}:k1.{}", NOW + 600, who.subject),
+            credential: "pass\"word=".to_owned(),
+            ttl: 600,
+            expires_at: NOW + 600,
+        })
+    }
+
+    fn ready(&self) -> bool {
+        self.refusal.lock().expect("not poisoned").is_none()
+    }
+
+    fn metrics(&self) -> String {
+        "veilgate_up 1\n".to_owned()
+    }
+
+    fn now(&self) -> Now {
+        Now { mono: Mono::ZERO, unix: Unix::from_secs(NOW) }
+    }
+}
+
+pub(crate) fn keys(id: &str, secret: &[u8]) -> TokenKeys {
+    let key = Key { id: id.to_owned(), secret: secret.to_vec() };
+    TokenKeys::new(vec![key]).expect("a good ring")
+}
+
+pub(crate) fn our_keys() -> TokenKeys {
+    keys("k1", b"an HTTP test's own secret of 32 B")
+}
+
+pub(crate) fn request_for(publish: &[&str], play: &[&str]) -> TokenRequest {
+    let list = |l: &[&str]| l.iter().map(|s| (*s).to_owned()).collect();
+    TokenRequest {
+        subject: Some("user-42".to_owned()),
+        publish: list(publish),
+        play: list(play),
+        ttl: Duration::from_secs(3_600),
+    }
+}
+
+pub(crate) fn mint(publish: &[&str], play: &[&str]) -> String {
+    let now = Unix::from_secs(NOW);
+    our_keys().mint(now, &request_for(publish, play), "jti-1").expect("minted")
+}
+
+/// A token for everything in the lobby.
+pub(crate) fn lobby() -> String {
+    mint(&["lobby/*"], &["lobby/*"])
+}
+
+pub(crate) fn app(fake: &Fake) -> Router {
+    router(fake.clone(), Arc::new(our_keys()), Config::default())
+}
+
+pub(crate) struct Answer {
+    pub(crate) status: StatusCode,
+    pub(crate) headers: HeaderMap,
+    pub(crate) body: String,
+}
+
+impl Answer {
+    pub(crate) fn header(&self, name: &str) -> &str {
+        self.headers.get(name).and_then(|v| v.to_str().ok()).unwrap_or_default()
+    }
+
+    /// The code of a problem, its form checked.
+    pub(crate) fn code(&self) -> String {
+        assert_eq!(self.header("content-type"), "application/problem+json", "{}", self.body);
+        let body: serde_json::Value = serde_json::from_str(&self.body).expect("JSON");
+        assert_eq!(body["status"], self.status.as_u16(), "{body}");
+        for key in ["type", "title", "detail"] {
+            assert!(body[key].as_str().is_some_and(|v| !v.is_empty()), "{key} of {body}");
+        }
+        body["code"].as_str().expect("a code").to_owned()
+    }
+}
+
+pub(crate) async fn send(router: Router, request: Request<Body>) -> Answer {
+    let response = router.oneshot(request).await.expect("a router never fails");
+    let (parts, body) = response.into_parts();
+    let body = to_bytes(body, 1 << 20).await.expect("a whole body");
+    let body = String::from_utf8(body.into()).expect("text");
+    Answer { status: parts.status, headers: parts.headers, body }
+}
+
+/// A `POST` of an offer with a token.
+pub(crate) fn post(path: &str, token: &str, offer: impl Into<Body>) -> Request<Body> {
+    Request::post(path)
+        .header("authorization", format!("Bearer {token}"))
+        .header("content-type", "application/sdp")
+        .body(offer.into())
+        .expect("a good request")
+}
+
+/// Any request without a body.
+pub(crate) fn bare(method: &str, path: &str, headers: &[(&str, &str)]) -> Request<Body> {
+    let mut request = Request::builder().method(method).uri(path);
+    for (name, value) in headers {
+        request = request.header(*name, *value);
+    }
+    request.body(Body::empty()).expect("a good request")
+}
