@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use serde_json::Value;
-use veilgate::metrics::{Exposition, Published};
+use veilgate::metrics::{Exposition, Published, Signalling};
 
 fn dashboards() -> Vec<PathBuf> {
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("grafana/dashboards");
@@ -63,11 +63,13 @@ fn uses(expression: &str) -> Vec<(String, Vec<String>)> {
     found
 }
 
-/// What a gateway that has seen nothing yet exposes: names of samples, and their labels.
+/// What a gateway exposes after its first refusal: names of samples, and their labels.
 fn exposed() -> (BTreeSet<String>, String) {
-    let text = Exposition::new(vec![Arc::new(Published::default())])
-        .and_then(|exposition| exposition.text())
-        .expect("text");
+    let exposition = Exposition::new(vec![Arc::new(Published::default())]).expect("a registry");
+    let signalling = Signalling::new().expect("counters");
+    signalling.register(&exposition).expect("free names");
+    signalling.on_response(401, Some("token_expired"));
+    let text = exposition.text().expect("text");
     let lines = text.lines().filter(|line| !line.starts_with('#'));
     let names = lines.map(|line| line.chars().take_while(|c| is_name(*c)).collect()).collect();
     (names, text)
