@@ -402,7 +402,7 @@ mod tests {
         let (config, info) = prepare(&state, &certs, &overrides, NOW).unwrap();
         assert_eq!(config.listen.udp, "127.0.0.1:3478".parse().unwrap());
         assert_eq!(config.listen.https, "127.0.0.1:8443".parse().unwrap());
-        assert_eq!(config.relay.urls, ["turn:127.0.0.1:3478?transport=udp"]);
+        assert_eq!(config.relay.urls, relay_urls("127.0.0.1", 3478, 8443));
         assert_eq!(info.gateway.page, "https://127.0.0.1:8443/");
         assert_eq!(mode(&state), 0o700);
         for file in [state.join(TURN_KEYS), state.join(TOKEN_KEYS), certs.join("server.key")] {
