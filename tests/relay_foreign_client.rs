@@ -48,8 +48,11 @@ impl Server {
             realm: REALM.to_owned(),
             media: vec![media],
             relayed_ip: media.ip(),
+            relayed_ip6: None,
             excluded_ports: vec![],
             limits: Limits::default(),
+            shards: 1,
+            shared: veilgate::relay::Shared::default(),
         };
         let nonces = NonceKeys::new([1; 32], None);
         let relay = Relay::new(config, keys, nonces, StdRng::seed_from_u64(1), ShardId(0)).unwrap();

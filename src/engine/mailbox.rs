@@ -8,6 +8,7 @@ use mio::Waker;
 use super::endpoint::Endpoint;
 use super::media::{MEDIA_RING, MediaBatch};
 use crate::ids::{AllocationHandle, SessionId, ShardId, StreamId};
+use crate::relay::{Alternate, Hairpin, Revocation};
 use crate::session::Reason;
 
 /// Messages other than media waiting for one shard.
@@ -50,6 +51,17 @@ pub enum Message {
         /// What arrived meanwhile.
         datagrams: Vec<Vec<u8>>,
     },
+    /// A packet of a sealed call whose receiver's allocation is there.
+    Hairpin {
+        /// From whom to whom.
+        hairpin: Hairpin,
+        /// The packet.
+        payload: Box<[u8]>,
+    },
+    /// End allocations, and refuse what made them.
+    Revoke(Revocation),
+    /// Send newcomers elsewhere, or serve again.
+    Drain(Option<Alternate>),
     /// Leave the loop.
     Stop,
 }

@@ -42,8 +42,11 @@ impl Gateway {
                 realm: "veilgate".to_owned(),
                 media: vec![MEDIA],
                 relayed_ip: udp.ip(),
+                relayed_ip6: None,
                 excluded_ports: vec![udp.port()],
                 limits: relay::Limits::default(),
+                shards: 1,
+                shared: relay::Shared::default(),
             },
         };
         let mut rng = StdRng::seed_from_u64(1);

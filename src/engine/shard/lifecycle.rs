@@ -19,6 +19,15 @@ impl Shard {
             Message::Adopt { endpoint, allocation, datagrams } => {
                 self.adopt(endpoint, allocation, datagrams);
             }
+            Message::Hairpin { hairpin, payload } => self.deliver_hairpin(&hairpin, &payload),
+            Message::Revoke(revocation) => {
+                let now = self.now;
+                let done = self.parts.relay.revoke(now, &revocation, &mut self.counters);
+                if !done.remembered {
+                    tracing::error!("too many revocations are in force; one is not remembered");
+                }
+            }
+            Message::Drain(alternate) => self.parts.relay.set_draining(alternate),
             Message::Stop => self.stopping = true,
         }
     }

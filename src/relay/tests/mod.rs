@@ -46,8 +46,11 @@ fn config() -> Config {
         realm: REALM.to_owned(),
         media: vec![media()],
         relayed_ip: media().ip(),
+        relayed_ip6: None,
         excluded_ports: vec![3478],
         limits: Limits::default(),
+        shards: 4,
+        shared: Shared::default(),
     }
 }
 
@@ -238,8 +241,13 @@ impl Rig {
 
     /// LIFETIME of the last reply.
     fn lifetime(&self) -> Option<u32> {
+        self.last().u32(attr::LIFETIME)
+    }
+
+    /// The last reply.
+    fn last(&self) -> Message<'_> {
         let len = 20 + usize::from(u16::from_be_bytes([self.reply[2], self.reply[3]]));
-        Message::parse(&self.reply[..len]).unwrap().u32(attr::LIFETIME)
+        Message::parse(&self.reply[..len]).unwrap()
     }
 
     fn count(&self, id: Id) -> u64 {
