@@ -84,7 +84,7 @@ async fn serve(mut relay: Relay, socket: UdpSocket, mut stop: oneshot::Receiver<
         let now = Now { mono: Mono::ZERO, unix: START }.advanced(elapsed);
         let tuple = FiveTuple { client: ClientAddr::new(from), transport: Transport::Udp };
         match relay.handle(now, tuple, &datagram[..len], &mut reply, &mut counters) {
-            Handled::Dropped => {}
+            Handled::Dropped | Handled::ToRelayed(_) => {}
             Handled::Reply(len) => {
                 socket.send_to(&reply[..len], from).await.unwrap();
             }

@@ -14,7 +14,7 @@ use super::{
 };
 
 /// Longest REALM we send, in bytes: RFC 8489 allows 763, and a 401 must stay small.
-const MAX_REALM: usize = 64;
+const MAX_REALM: usize = 40;
 const MAX_URLS: usize = 8;
 
 /// The URL of TURN over UDP at a host name or IPv4 address (RFC 7065).

@@ -2,15 +2,18 @@
 
 use std::time::Duration;
 
+use super::Relay;
+use super::ending::End;
+use super::limits::Bucket;
+use super::policy::MAX_MEDIA;
 use super::ports::IpFamily;
 use super::proof::{Proven, remaining};
 use super::request::{Answer, Refusal};
 use super::table::{Allocation, Channel, MAX_CHANNELS, Owner, Relayed};
 use super::timers::NEVER;
-use super::{Bucket, End, Relay, turn as credential};
+use crate::auth::turn as credential;
 use crate::ids::FiveTuple;
 use crate::metrics::{Counters, Id};
-use crate::relay::policy::MAX_MEDIA;
 use crate::time::{Mono, Now, Unix};
 use crate::wire::stun::{Message, attr};
 use crate::wire::turn::{self, Family};

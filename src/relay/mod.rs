@@ -1,32 +1,34 @@
 //! The TURN server (RFC 8489, RFC 8656) as a state machine without a socket: datagrams in,
 //! datagrams and payloads for peers out.
 //!
-//! A relayed transport address is a row in a table. The only peer is the forwarder inside this
-//! process, under its media address, so a payload is handed over in place and the way back is the
-//! allocation's handle.
+//! A relayed transport address is a row in a table. A peer is either the forwarder inside this
+//! process, under its media address, or another client of the same room; a payload is handed over
+//! in place, and the forwarder's way back is the allocation's handle.
 //!
-//! Where it differs from the RFCs, on purpose:
+//! `docs/relay.md` holds the requirements of both RFCs against the tests. Where this differs from
+//! them, on purpose:
 //! - Binding is not served (8489 section 1 leaves that to the usage): requests are dropped.
 //! - An Allocate without MESSAGE-INTEGRITY and without REQUESTED-TRANSPORT is dropped, not
 //!   answered: no TURN client sends one, reflectors' victims get nothing (8656 section 7.2 says
 //!   400 to an authenticated one, and that is what that gets).
-//! - Replies to requests that are not authenticated are capped per source prefix.
+//! - Replies to requests that are not authenticated are capped per source prefix, over UDP.
 //! - A request with a stale nonce gets 438 before its MESSAGE-INTEGRITY is looked at: the check of
 //!   the nonce is the cheaper one, and it proves the source address.
+//! - Username anonymity is not offered: names are sealed, so a hash would hide nothing.
 //! - The policy is asked before a ChannelBind's number is looked at and before the family of a peer
-//!   is: a denied peer is 403 in whatever dress it comes.
+//!   is: a denied peer is 403 in whatever dress it comes. In a room, a CreatePermission that names
+//!   the port of another room's address is 403, though permissions are for IPs.
 //! - A verified key is kept with its allocation: it serves the allocation's refreshes until the
 //!   session limit, also when the secret it came from has left the key ring.
-//! - 401 to a genuine credential after its time (8489 knows no expiry).
+//! - 401 to a genuine credential after its time or after its revocation (8489 knows neither).
 //! - ERROR-CODE carries no reason phrase, and SOFTWARE is never sent (8489 sections 14.8, 14.14):
 //!   bytes on the wire that help only a scanner.
-//! - Relayed ports of different allocations may coincide and an even port has no odd neighbour in
-//!   reserve: ports are virtual, the way back is the handle. EVEN-PORT without the R bit draws an
-//!   even port; with it, and any RESERVATION-TOKEN: 508 (8656 section 7.2).
+//! - Relayed ports may be any from 1024, and those of different forwarder allocations may coincide:
+//!   they are virtual, the way back is the handle. Those of rooms are unique, with port modulo
+//!   shards the shard; a pair of them (EVEN-PORT with R) therefore is 508.
+//! - A RESERVATION-TOKEN is good for the subject that got it.
 //! - DONT-FRAGMENT is understood and has nothing to do: between relay and peer is no IP hop, so
 //!   nothing is ever fragmented (8656 section 7.2 wants 420 only from servers that cannot set DF).
-//! - Permissions are those for media IPs and nothing else, so their number, and that of channels,
-//!   is at most [`MAX_MEDIA`] an allocation.
 //! - A channel number may be bound to another peer as soon as its binding has expired (8656
 //!   section 12 asks clients to wait five minutes for the sake of late datagrams; there are none).
 //! - ICMP is not relayed (8656 section 11.5): there is no network between relay and peer.
@@ -34,6 +36,7 @@
 //! - Quotas hold for each shard by itself: the kernel spreads a subject's 5-tuples over shards.
 
 mod allocate;
+mod ending;
 mod framing;
 mod limits;
 mod nonce;
@@ -65,7 +68,7 @@ pub use ports::Shared;
 pub use revoked::{CredentialHash, FOREVER, MAX_REVOCATIONS, Revocation, Revoked, Target};
 pub use table::Owner;
 
-use crate::auth::turn::{self, Keys};
+use crate::auth::turn::Keys;
 use crate::ids::{AllocationHandle, FiveTuple, Path, RoomHash, ShardId};
 use crate::metrics::{Counters, Id};
 use crate::time::{Mono, Now};
@@ -83,8 +86,6 @@ use timers::Timers;
 /// Longest realm, bytes. A 401 is at most 100 bytes of STUN with a realm of up to 24 bytes, 116
 /// with the longest: the nonce cookie and PASSWORD-ALGORITHMS of RFC 8489 cost the difference.
 pub const MAX_REALM: usize = 40;
-/// Allocations looked at in one call of [`Relay::handle_timeout`]: the shard's other work waits.
-const TIMEOUT_BATCH: usize = 512;
 
 /// What a relay is told once.
 #[derive(Clone, Debug)]
@@ -215,15 +216,6 @@ const _: () = {
     const fn is_send<T: Send>() {}
     is_send::<Relay>();
 };
-
-/// Why an allocation ends.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-enum End {
-    Expired,
-    Released,
-    Disconnected,
-    Revoked,
-}
 
 impl Relay {
     /// A relay without allocations.
@@ -536,141 +528,6 @@ impl Relay {
     #[must_use]
     pub const fn path(&self, allocation: AllocationHandle) -> Path {
         Path { shard: self.shard, allocation }
-    }
-
-    /// When [`Relay::handle_timeout`] has something to do; may be early, and is in the past while
-    /// a large batch is being worked off.
-    #[must_use]
-    pub fn poll_timeout(&self) -> Option<Mono> {
-        self.timers.next()
-    }
-
-    /// Ends what has expired: allocations, permissions, channels.
-    pub fn handle_timeout(&mut self, now: Now, counters: &mut Counters) {
-        self.clock = self.clock.max(now.mono);
-        for _ in 0..TIMEOUT_BATCH {
-            let Some(handle) = self.timers.pop_due(now.mono, &mut self.table) else { break };
-            let Some(allocation) = self.table.get_mut(handle.index) else { continue };
-            if allocation.expires() <= now.mono {
-                self.end(now, handle.index, End::Expired, counters);
-                continue;
-            }
-            for until in &mut allocation.permissions {
-                if *until != Mono::ZERO && *until <= now.mono {
-                    *until = Mono::ZERO;
-                    self.permissions = self.permissions.saturating_sub(1);
-                }
-            }
-            for channel in &mut allocation.channels {
-                if channel.number != 0 && channel.until <= now.mono {
-                    *channel = table::Channel::default();
-                    self.channels = self.channels.saturating_sub(1);
-                }
-            }
-            let relayed = allocation.relayed;
-            for (family, relayed) in IpFamily::BOTH.into_iter().zip(relayed) {
-                if relayed.port != 0 && relayed.expires <= now.mono {
-                    self.drop_family(handle.index, family);
-                }
-            }
-            self.timers.arm(handle.index, &mut self.table);
-        }
-        self.publish(counters);
-    }
-
-    /// Ends one relayed address of several, and what belongs to it: RFC 8656 section 8.1.
-    fn drop_family(&mut self, index: u32, family: IpFamily) {
-        let Some(port) = self.table.drop_relayed(index, family) else { return };
-        let Some(allocation) = self.table.get_mut(index) else { return };
-        let class = allocation.owner.class;
-        if class == turn::Class::Room {
-            self.config.shared.release(family, port);
-        }
-        for (place, until) in allocation.permissions.iter_mut().enumerate() {
-            let same = self.policy.permission_family(class, place) == Some(family);
-            if same && *until != Mono::ZERO {
-                *until = Mono::ZERO;
-                self.permissions = self.permissions.saturating_sub(1);
-            }
-        }
-        for channel in &mut allocation.channels {
-            let address = self.policy.address(channel.peer);
-            let same = address.is_some_and(|address| IpFamily::of(&address) == family);
-            if same && channel.number != 0 {
-                *channel = table::Channel::default();
-                self.channels = self.channels.saturating_sub(1);
-            }
-        }
-    }
-
-    /// Ends the live allocations of revoked credentials and keeps new ones from being made.
-    pub fn revoke(
-        &mut self,
-        now: Now,
-        revocation: &Revocation,
-        counters: &mut Counters,
-    ) -> Revoked {
-        self.clock = self.clock.max(now.mono);
-        let mut ended = 0;
-        for index in self.table.indices() {
-            let hit = self.table.get(index).is_some_and(|allocation| {
-                revocation.hits(&allocation.owner, allocation.allocate_by, &allocation.username)
-            });
-            if hit {
-                self.end(now, index, End::Revoked, counters);
-                ended += 1;
-            }
-        }
-        Revoked { ended, remembered: self.revoked.insert(now.unix, revocation) }
-    }
-
-    /// From now on new allocations are refused: 300 with the alternate of the client's family (RFC
-    /// 8489 section 10), or 508 where there is none. `None` serves again. What lives goes on.
-    pub const fn set_draining(&mut self, alternate: Option<Alternate>) {
-        self.draining = alternate;
-    }
-
-    /// A client's connection is gone, and with it what was allocated over it: its 5-tuple cannot
-    /// come back. Without effect for other transports than streams.
-    pub fn on_disconnect(&mut self, now: Now, tuple: FiveTuple, counters: &mut Counters) {
-        self.clock = self.clock.max(now.mono);
-        if tuple.transport.is_stream()
-            && let Some(index) = self.table.find(tuple)
-        {
-            self.end(now, index, End::Disconnected, counters);
-        }
-    }
-
-    /// The next allocation that has ended; to be called until `None` after every other call.
-    pub fn poll_ended(&mut self) -> Option<AllocationHandle> {
-        self.ended.pop_front()
-    }
-
-    fn end(&mut self, now: Now, index: u32, why: End, counters: &mut Counters) {
-        let Some((handle, allocation)) = self.table.remove(index) else { return };
-        if allocation.owner.class == turn::Class::Room {
-            for (family, relayed) in IpFamily::BOTH.into_iter().zip(&allocation.relayed) {
-                if relayed.port != 0 {
-                    self.config.shared.release(family, relayed.port);
-                }
-            }
-        }
-        let permissions = allocation.permissions.iter().filter(|until| **until != Mono::ZERO);
-        let channels = allocation.channels.iter().filter(|channel| channel.number != 0);
-        self.permissions = self.permissions.saturating_sub(permissions.count() as u64);
-        self.channels = self.channels.saturating_sub(channels.count() as u64);
-        // Lifetimes are whole seconds and never reach past the session limit.
-        let at_limit =
-            now.unix.as_micros().saturating_add(1_000_000) > allocation.live_until.as_micros();
-        counters.inc(match why {
-            End::Released => Id::RelayAllocationsEndedReleased,
-            End::Revoked => Id::RelayAllocationsEndedRevoked,
-            End::Disconnected => Id::RelayAllocationsEndedDisconnected,
-            End::Expired if at_limit => Id::RelayAllocationsEndedSessionLimit,
-            End::Expired => Id::RelayAllocationsEndedExpired,
-        });
-        self.ended.push_back(handle);
-        self.publish(counters);
     }
 
     fn publish(&self, counters: &mut Counters) {

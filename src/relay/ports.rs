@@ -179,7 +179,10 @@ impl Ports {
 
     fn may(&self, port: u16, even: bool, pair: bool) -> bool {
         let free = |port: u16| self.excluded.binary_search(&port).is_err();
-        port >= FIRST_PORT && (!even || port % 2 == 0) && free(port) && (!pair || free(port | 1))
+        port >= FIRST_PORT
+            && (!even || port.is_multiple_of(2))
+            && free(port)
+            && (!pair || free(port | 1))
     }
 
     /// The first of some random ports, then of all, that `take` takes.

@@ -4,11 +4,12 @@
 use std::net::SocketAddr;
 use std::time::Duration;
 
+use super::ending::End;
 use super::policy::{MAX_MEDIA, Scope};
 use super::ports::IpFamily;
 use super::proof::{Signer, Unproven};
 use super::table::Channel;
-use super::{End, Handled, Relay, dropped};
+use super::{Handled, Relay, dropped};
 use crate::ids::FiveTuple;
 use crate::metrics::{Counters, Id};
 use crate::time::{Mono, Now};

@@ -10,7 +10,7 @@ use rand::rngs::StdRng;
 use veilgate::auth::secret::Key;
 use veilgate::auth::turn::{Class, Keys, Mint, Minted};
 use veilgate::control::{self, Control, Principal};
-use veilgate::engine::{Config, Engine};
+use veilgate::engine::{Config, Engine, Handle};
 use veilgate::metrics::Id;
 use veilgate::{ids, relay, session};
 
@@ -80,11 +80,15 @@ impl Gateway {
     }
 
     pub fn mint(&mut self, subject: &str) -> Minted {
+        self.mint_for(subject, None, Class::Forwarder)
+    }
+
+    pub fn mint_for(&mut self, subject: &str, room: Option<&str>, class: Class) -> Minted {
         self.minted += 1;
         let mint = Mint {
             subject,
-            room: None,
-            class: Class::Forwarder,
+            room,
+            class,
             ttl: Duration::from_secs(600),
             session_limit: Duration::from_secs(3_600),
         };
@@ -122,6 +126,10 @@ impl Gateway {
         let mut peer = Peer::allocate(self.udp, remote.media, &minted);
         peer.connect(&identity, "plyufrag", &remote);
         (peer, remote, accepted.resource)
+    }
+
+    pub fn handle(&self) -> Handle {
+        self.engine.as_ref().expect("running").handle()
     }
 
     pub fn count(&self, id: Id) -> u64 {

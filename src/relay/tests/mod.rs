@@ -2,8 +2,11 @@
 
 mod allocate;
 mod auth;
+mod bounds;
 mod fuzz;
+mod ipv6;
 mod peers;
+mod room;
 mod sha256;
 mod streams;
 
@@ -14,6 +17,7 @@ use std::time::Duration;
 use rand::SeedableRng;
 use rand::rngs::StdRng;
 
+use super::ending::TIMEOUT_BATCH;
 use super::*;
 use crate::auth::turn::{Class as Policy, Key, Mint, Minted};
 use crate::ids::{ClientAddr, Transport};
