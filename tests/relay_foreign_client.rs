@@ -48,8 +48,11 @@ impl Server {
             realm: REALM.to_owned(),
             media: vec![media],
             relayed_ip: media.ip(),
+            relayed_ip6: None,
             excluded_ports: vec![],
             limits: Limits::default(),
+            shards: 1,
+            shared: veilgate::relay::Shared::default(),
         };
         let nonces = NonceKeys::new([1; 32], None);
         let relay = Relay::new(config, keys, nonces, StdRng::seed_from_u64(1), ShardId(0)).unwrap();
@@ -81,7 +84,7 @@ async fn serve(mut relay: Relay, socket: UdpSocket, mut stop: oneshot::Receiver<
         let now = Now { mono: Mono::ZERO, unix: START }.advanced(elapsed);
         let tuple = FiveTuple { client: ClientAddr::new(from), transport: Transport::Udp };
         match relay.handle(now, tuple, &datagram[..len], &mut reply, &mut counters) {
-            Handled::Dropped => {}
+            Handled::Dropped | Handled::ToRelayed(_) => {}
             Handled::Reply(len) => {
                 socket.send_to(&reply[..len], from).await.unwrap();
             }

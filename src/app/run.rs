@@ -60,12 +60,15 @@ pub fn run(plan: ServePlan) -> anyhow::Result<()> {
         realm: config.relay.realm.clone(),
         media: vec![media],
         relayed_ip: config.public.ip.into(),
+        relayed_ip6: None,
         excluded_ports: vec![config.listen.udp.port(), config.listen.https.port()],
         limits: relay::Limits {
             allocations: config.relay.limits.allocations_total.div_ceil(u32::try_from(shards)?),
             allocations_per_subject: config.relay.limits.allocations_per_subject,
             ..relay::Limits::default()
         },
+        shards: u16::try_from(shards)?,
+        shared: relay::Shared::default(),
     };
     let data_plane = engine::Config { udp: config.listen.udp, media, shards, relay };
     let (engine, events) = Engine::start(&data_plane, &turn_keys, &mut rng)?;

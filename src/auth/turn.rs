@@ -45,18 +45,22 @@ const BLOB_BUFFER: usize = BLOB.next_multiple_of(3) + 3;
 pub enum Class {
     /// Only the forwarder: the media address, nothing else.
     Forwarder,
+    /// Only the other allocations of the same room: sealed calls.
+    Room,
 }
 
 impl Class {
     const fn to_byte(self) -> u8 {
         match self {
             Self::Forwarder => 1,
+            Self::Room => 2,
         }
     }
 
     const fn from_byte(byte: u8) -> Option<Self> {
         match byte {
             1 => Some(Self::Forwarder),
+            2 => Some(Self::Room),
             _ => None,
         }
     }

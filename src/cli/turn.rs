@@ -219,11 +219,14 @@ fn verify(args: &VerifyArgs) -> Done {
     } else {
         None
     };
-    let Class::Forwarder = verified.class;
+    let (class, reach) = match verified.class {
+        Class::Forwarder => ("forwarder", "reaches the media address, nothing else"),
+        Class::Room => ("room", "reaches the other clients of its room, nothing else"),
+    };
     let explained = Explained {
         valid: reason.is_none(),
         reason,
-        class: Some("forwarder"),
+        class: Some(class),
         subject_hash: Some(dev::hex(&verified.subject.0)),
         room_hash: verified.room.map(|room| dev::hex(&room.0)),
         allocate_by: Some(allocate_by),
@@ -241,7 +244,7 @@ fn verify(args: &VerifyArgs) -> Done {
             None => "valid\n".to_owned(),
             Some(reason) => format!("not valid: {}\n", reason.replace('_', " ")),
         };
-        text.push_str("class        forwarder: reaches the media address, nothing else\n");
+        text.push_str(&format!("class        {class}: {reach}\n"));
         text.push_str(&format!(
             "subject      hash {}{}\n",
             dev::hex(&verified.subject.0),

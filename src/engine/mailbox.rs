@@ -9,6 +9,7 @@ use super::endpoint::Endpoint;
 use super::media::{MEDIA_RING, MediaBatch, StreamShared};
 use super::streams::Incoming;
 use crate::ids::{AllocationHandle, SessionId, ShardId};
+use crate::relay::{Alternate, Hairpin, Revocation};
 use crate::session::Reason;
 
 /// Messages other than media waiting for one shard.
@@ -55,6 +56,17 @@ pub enum Message {
     },
     /// A TURN connection over TCP or TLS, after its handshake.
     Connection(Box<Incoming>),
+    /// A packet of a sealed call whose receiver's allocation is there.
+    Hairpin {
+        /// From whom to whom.
+        hairpin: Hairpin,
+        /// The packet.
+        payload: Box<[u8]>,
+    },
+    /// End allocations, and refuse what made them.
+    Revoke(Revocation),
+    /// Send newcomers elsewhere, or serve again.
+    Drain(Option<Alternate>),
     /// Leave the loop.
     Stop,
 }

@@ -132,7 +132,7 @@ impl Engine {
         for (i, poll) in polls.into_iter().enumerate() {
             let id = ShardId(i as u8);
             let relay = Relay::new(
-                config.relay.clone(),
+                relay::Config { shards: count as u16, ..config.relay.clone() },
                 Arc::clone(keys),
                 nonce_keys.clone(),
                 StdRng::from_rng(rng),
@@ -236,6 +236,25 @@ impl Handle {
         let turn = self.turn.fetch_add(1, Ordering::Relaxed);
         let shard = self.mailboxes.get(turn % self.mailboxes.len().max(1));
         shard.is_some_and(|m| m.send(Message::Connection(Box::new(incoming))).is_ok())
+    }
+
+    /// Ends allocations on every shard, and refuses what made them. False when a shard's mailbox
+    /// is full: ask again.
+    #[must_use]
+    pub fn revoke(&self, revocation: relay::Revocation) -> bool {
+        self.tell_all(|| Message::Revoke(revocation))
+    }
+
+    /// Sends clients that want a new allocation elsewhere; `None`: serves them again. False when a
+    /// shard's mailbox is full: ask again.
+    #[must_use]
+    pub fn drain(&self, alternate: Option<relay::Alternate>) -> bool {
+        self.tell_all(|| Message::Drain(alternate))
+    }
+
+    fn tell_all(&self, message: impl Fn() -> Message) -> bool {
+        let told = self.mailboxes.iter().filter(|mailbox| mailbox.send(message()).is_ok());
+        told.count() == self.mailboxes.len()
     }
 
     /// What shards have counted.

@@ -91,6 +91,13 @@ counters! {
     RelayBytesIn Counter "veilgate_relay_bytes_total" { direction = "from_client" } "Relayed payload bytes";
     RelayBytesOut Counter "veilgate_relay_bytes_total" { direction = "to_client" } "Relayed payload bytes";
     RelayAllocationsEndedDisconnected Counter "veilgate_relay_allocations_ended_total" { reason = "disconnected" } "TURN allocations ended";
+    RelayAllocationsEndedRevoked Counter "veilgate_relay_allocations_ended_total" { reason = "revoked" } "TURN allocations ended";
+    RelayAuthRevoked Counter "veilgate_relay_auth_failures_total" { reason = "revoked" } "Unauthenticated requests answered with a 401 challenge, and refused credentials";
+    RelayRefusedDraining Counter "veilgate_relay_refused_total" { reason = "draining" } "Authenticated requests refused";
+    RelayDropPacketRate Counter "veilgate_relay_dropped_total" { reason = "packet_rate" } "Datagrams dropped without an answer";
+    RelayDropBitRate Counter "veilgate_relay_dropped_total" { reason = "bit_rate" } "Datagrams dropped without an answer";
+    RelayDropTotalRate Counter "veilgate_relay_dropped_total" { reason = "total_rate" } "Datagrams dropped without an answer";
+    RelayDropNoPeer Counter "veilgate_relay_dropped_total" { reason = "no_peer" } "Datagrams dropped without an answer";
 
     SessionsPublishing Gauge "veilgate_session_sessions" { role = "publisher" } "Connected sessions";
     SessionsPlaying Gauge "veilgate_session_sessions" { role = "player" } "Connected sessions";

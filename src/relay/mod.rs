@@ -1,43 +1,50 @@
 //! The TURN server (RFC 8489, RFC 8656) as a state machine without a socket: datagrams in,
 //! datagrams and payloads for peers out.
 //!
-//! A relayed transport address is a row in a table. The only peer is the forwarder inside this
-//! process, under its media address, so a payload is handed over in place and the way back is the
-//! allocation's handle.
+//! A relayed transport address is a row in a table. A peer is either the forwarder inside this
+//! process, under its media address, or another client of the same room; a payload is handed over
+//! in place, and the forwarder's way back is the allocation's handle.
 //!
-//! Where it differs from the RFCs, on purpose:
+//! `docs/relay.md` holds the requirements of both RFCs against the tests. Where this differs from
+//! them, on purpose:
 //! - Binding is not served (8489 section 1 leaves that to the usage): requests are dropped.
 //! - An Allocate without MESSAGE-INTEGRITY and without REQUESTED-TRANSPORT is dropped, not
 //!   answered: no TURN client sends one, reflectors' victims get nothing (8656 section 7.2 says
 //!   400 to an authenticated one, and that is what that gets).
-//! - Replies to requests that are not authenticated are capped per source prefix.
+//! - Replies to requests that are not authenticated are capped per source prefix, over UDP.
 //! - A request with a stale nonce gets 438 before its MESSAGE-INTEGRITY is looked at: the check of
 //!   the nonce is the cheaper one, and it proves the source address.
+//! - Username anonymity is not offered: names are sealed, so a hash would hide nothing.
 //! - The policy is asked before a ChannelBind's number is looked at and before the family of a peer
-//!   is: a denied peer is 403 in whatever dress it comes.
+//!   is: a denied peer is 403 in whatever dress it comes. In a room, a CreatePermission that names
+//!   the port of another room's address is 403, though permissions are for IPs.
 //! - A verified key is kept with its allocation: it serves the allocation's refreshes until the
 //!   session limit, also when the secret it came from has left the key ring.
-//! - 401 to a genuine credential after its time (8489 knows no expiry).
+//! - 401 to a genuine credential after its time or after its revocation (8489 knows neither).
 //! - ERROR-CODE carries no reason phrase, and SOFTWARE is never sent (8489 sections 14.8, 14.14):
 //!   bytes on the wire that help only a scanner.
-//! - Relayed ports of different allocations may coincide and an even port has no odd neighbour in
-//!   reserve: ports are virtual, the way back is the handle. EVEN-PORT without the R bit draws an
-//!   even port; with it, and any RESERVATION-TOKEN: 508 (8656 section 7.2).
+//! - Relayed ports may be any from 1024, and those of different forwarder allocations may coincide:
+//!   they are virtual, the way back is the handle. Those of rooms are unique, with port modulo
+//!   shards the shard; a pair of them (EVEN-PORT with R) therefore is 508.
+//! - A RESERVATION-TOKEN is good for the subject that got it.
 //! - DONT-FRAGMENT is understood and has nothing to do: between relay and peer is no IP hop, so
 //!   nothing is ever fragmented (8656 section 7.2 wants 420 only from servers that cannot set DF).
-//! - Permissions are those for media IPs and nothing else, so their number, and that of channels,
-//!   is at most [`MAX_MEDIA`] an allocation.
 //! - A channel number may be bound to another peer as soon as its binding has expired (8656
 //!   section 12 asks clients to wait five minutes for the sake of late datagrams; there are none).
 //! - ICMP is not relayed (8656 section 11.5): there is no network between relay and peer.
 //! - Requests of methods that TURN does not have are dropped, as 8489 section 6.3 says.
 //! - Quotas hold for each shard by itself: the kernel spreads a subject's 5-tuples over shards.
 
+mod allocate;
+mod ending;
 mod framing;
+mod limits;
 mod nonce;
 mod policy;
+mod ports;
 mod proof;
 mod request;
+mod revoked;
 mod sketch;
 mod table;
 mod timers;
@@ -47,27 +54,31 @@ mod tests;
 
 use std::collections::VecDeque;
 use std::fmt;
-use std::net::{IpAddr, SocketAddr};
+use std::net::{IpAddr, Ipv6Addr, SocketAddr};
 use std::ops::Range;
 use std::sync::Arc;
 
-use rand::Rng;
 use rand::rngs::StdRng;
 
 pub use framing::{Framing, HEADROOM, Route, TAILROOM};
+pub use limits::{Limits, Rate};
 pub use nonce::{LIFETIME_SECS as NONCE_LIFETIME_SECS, NonceKeys};
 pub use policy::MAX_MEDIA;
+pub use ports::Shared;
+pub use revoked::{CredentialHash, FOREVER, MAX_REVOCATIONS, Revocation, Revoked, Target};
 pub use table::Owner;
 
 use crate::auth::turn::Keys;
-use crate::ids::{AllocationHandle, FiveTuple, Path, ShardId};
+use crate::ids::{AllocationHandle, FiveTuple, Path, RoomHash, ShardId};
 use crate::metrics::{Counters, Id};
 use crate::time::{Mono, Now};
 use crate::wire::channel_data;
 use crate::wire::mux::{Outer, outer};
 use crate::wire::stun::{Class, Message, Method, attr};
-use crate::wire::turn::Family;
-use policy::{Policy, Scope};
+use limits::{Bucket, Exceeded};
+use policy::{Peer, Policy, Scope};
+use ports::{IpFamily, Ports};
+use revoked::RevokedSet;
 use sketch::ReplyCap;
 use table::{RandomKey, Table};
 use timers::Timers;
@@ -75,10 +86,6 @@ use timers::Timers;
 /// Longest realm, bytes. A 401 is at most 100 bytes of STUN with a realm of up to 24 bytes, 116
 /// with the longest: the nonce cookie and PASSWORD-ALGORITHMS of RFC 8489 cost the difference.
 pub const MAX_REALM: usize = 40;
-/// Ports below are never relayed ports: browsers reject candidates there.
-const FIRST_PORT: u16 = 1024;
-/// Allocations looked at in one call of [`Relay::handle_timeout`]: the shard's other work waits.
-const TIMEOUT_BATCH: usize = 512;
 
 /// What a relay is told once.
 #[derive(Clone, Debug)]
@@ -89,38 +96,25 @@ pub struct Config {
     pub media: Vec<SocketAddr>,
     /// The IP of relayed transport addresses: the public IPv4 address.
     pub relayed_ip: IpAddr,
+    /// The IP of relayed transport addresses for clients that ask for IPv6; none: 440.
+    pub relayed_ip6: Option<Ipv6Addr>,
     /// Ports that are never drawn as relayed ports (bound ports; media ports are added).
     pub excluded_ports: Vec<u16>,
     /// Bounds.
     pub limits: Limits,
+    /// Shards of the process: a room's relayed ports say, modulo this, whose they are.
+    pub shards: u16,
+    /// A clone of the same for all of them.
+    pub shared: Shared,
 }
 
-/// Bounds of one shard.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub struct Limits {
-    /// Allocations in all; beyond: 508.
-    pub allocations: u32,
-    /// Allocations of one subject; beyond: 486.
-    pub allocations_per_subject: u32,
-    /// Lifetime of an allocation whose client asks for less or nothing, seconds.
-    pub default_lifetime: u32,
-    /// Longest lifetime granted at a time, seconds.
-    pub max_lifetime: u32,
-    /// Replies to requests without valid credentials, per second and source prefix (/32 of IPv4,
-    /// /64 of IPv6).
-    pub unauthenticated_replies: u16,
-}
-
-impl Default for Limits {
-    fn default() -> Self {
-        Self {
-            allocations: 50_000,
-            allocations_per_subject: 32,
-            default_lifetime: 600,
-            max_lifetime: 3600,
-            unauthenticated_replies: 256,
-        }
-    }
+/// Where clients are sent while this server drains.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct Alternate {
+    /// For clients that came over IPv4.
+    pub v4: Option<SocketAddr>,
+    /// For clients that came over IPv6.
+    pub v6: Option<SocketAddr>,
 }
 
 /// Why a [`Config`] is unsound.
@@ -132,10 +126,10 @@ pub enum ConfigError {
     /// No media address, or more than the relay serves.
     #[error("there must be 1 to {MAX_MEDIA} media addresses")]
     Media,
-    /// Relayed addresses are IPv4 so far.
-    #[error("the relayed address must be IPv4")]
+    /// Clients that do not ask get an IPv4 address, so there must be one.
+    #[error("the relayed address must be IPv4, the second one IPv6")]
     RelayedIp,
-    /// No even port is left to draw.
+    /// No even port with an odd neighbour is left to draw.
     #[error("every relayed port is excluded")]
     Ports,
 }
@@ -149,6 +143,30 @@ pub enum Handled {
     Reply(usize),
     /// Part of the datagram is for a peer.
     ToPeer(ToPeer),
+    /// Part of the datagram is for another client's allocation.
+    ToRelayed(ToRelayed),
+}
+
+/// A payload a client sends to another client of its room.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct ToRelayed {
+    /// The shard whose [`Relay::deliver`] knows the way.
+    pub shard: ShardId,
+    /// What it is to be told.
+    pub hairpin: Hairpin,
+    /// The payload's place in the datagram; may be empty.
+    pub payload: Range<usize>,
+}
+
+/// From one relayed address of a room to another.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Hairpin {
+    /// The sender's relayed address.
+    pub from: SocketAddr,
+    /// The receiver's relayed address.
+    pub to: SocketAddr,
+    /// The room of the sender.
+    pub room: RoomHash,
 }
 
 /// A payload a client sends to a peer.
@@ -167,6 +185,10 @@ pub struct Relay {
     config: Config,
     shard: ShardId,
     policy: Policy,
+    ports: Ports,
+    revoked: RevokedSet,
+    draining: Option<Alternate>,
+    total: Bucket,
     keys: Arc<Keys>,
     nonces: NonceKeys,
     rng: StdRng,
@@ -195,14 +217,6 @@ const _: () = {
     is_send::<Relay>();
 };
 
-/// Why an allocation ends.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-enum End {
-    Expired,
-    Released,
-    Disconnected,
-}
-
 impl Relay {
     /// A relay without allocations.
     ///
@@ -224,16 +238,17 @@ impl Relay {
         if !config.relayed_ip.is_ipv4() {
             return Err(ConfigError::RelayedIp);
         }
-        config.excluded_ports.extend(config.media.iter().map(SocketAddr::port));
-        config.excluded_ports.sort_unstable();
-        config.excluded_ports.dedup();
-        let taken = |port: u16| config.excluded_ports.binary_search(&port).is_ok();
-        if (FIRST_PORT..=u16::MAX).step_by(2).all(taken) {
-            return Err(ConfigError::Ports);
-        }
+        let mut excluded = std::mem::take(&mut config.excluded_ports);
+        excluded.extend(config.media.iter().map(SocketAddr::port));
+        let ports = Ports::new(excluded, shard, config.shards).ok_or(ConfigError::Ports)?;
         let cap = ReplyCap::new(config.limits.unauthenticated_replies, RandomKey::new(&mut rng));
+        let relayed = [Some(config.relayed_ip), config.relayed_ip6.map(IpAddr::V6)];
         Ok(Self {
-            policy: Policy::new(&config.media),
+            policy: Policy::new(&config.media, relayed, config.shared.clone()),
+            ports,
+            revoked: RevokedSet::new(&mut rng),
+            draining: None,
+            total: Bucket::default(),
             table: Table::new(&mut rng),
             timers: Timers::default(),
             ended: VecDeque::new(),
@@ -292,7 +307,7 @@ impl Relay {
     }
 
     fn on_channel_data(
-        &self,
+        &mut self,
         now: Mono,
         tuple: FiveTuple,
         datagram: &[u8],
@@ -301,28 +316,65 @@ impl Relay {
         let Ok(message) = channel_data::parse(datagram) else {
             return dropped(counters, Id::RelayDropMalformed);
         };
-        let Some((handle, allocation)) = self.live_handle(now, tuple) else {
+        let Some((index, allocation)) = self.live_index(now, tuple) else {
             return dropped(counters, Id::RelayDropNoAllocation);
         };
-        let bound = allocation
-            .channels
-            .iter()
-            .position(|channel| channel.number == message.channel && channel.until > now);
         // Bound through the policy, so no further question: RFC 8656 section 12.6.
-        let Some(peer) = bound.and_then(|media| self.policy.media(media)) else {
+        let mut channels = allocation.channels.iter();
+        let bound =
+            channels.find(|channel| channel.number == message.channel && channel.until > now);
+        let Some(peer) = bound.map(|channel| channel.peer) else {
             return dropped(counters, Id::RelayDropNoChannel);
         };
-        to_peer(handle, peer, message.data, counters)
+        self.pass(now, index, peer, message.data, counters)
     }
 
-    fn live_handle(
-        &self,
-        now: Mono,
-        tuple: FiveTuple,
-    ) -> Option<(AllocationHandle, &table::Allocation)> {
+    fn live_index(&self, now: Mono, tuple: FiveTuple) -> Option<(u32, &table::Allocation)> {
         let index = self.table.find(tuple)?;
-        let allocation = self.table.get(index).filter(|allocation| allocation.expires > now)?;
-        Some((self.table.handle(index)?, allocation))
+        let allocation = self.table.get(index)?;
+        (allocation.expires() > now).then_some((index, allocation))
+    }
+
+    /// Lets a payload of an admitted peer through, at the rates allowed.
+    fn pass(
+        &mut self,
+        now: Mono,
+        index: u32,
+        peer: Peer,
+        payload: Range<usize>,
+        counters: &mut Counters,
+    ) -> Handled {
+        let limits = &self.config.limits;
+        let (Some(address), Some(handle), Some(allocation)) =
+            (self.policy.address(peer), self.table.handle(index), self.table.get_mut(index))
+        else {
+            return dropped(counters, Id::RelayDropNoAllocation);
+        };
+        let Some(port) = allocation.port(IpFamily::of(&address), now) else {
+            return dropped(counters, Id::RelayDropNoAllocation);
+        };
+        match allocation.bucket.take(now, &limits.allocation_rate, payload.len()) {
+            Ok(()) => {}
+            Err(Exceeded::Packets) => return dropped(counters, Id::RelayDropPacketRate),
+            Err(Exceeded::Bits) => return dropped(counters, Id::RelayDropBitRate),
+        }
+        if self.total.take(now, &limits.total_rate, payload.len()).is_err() {
+            return dropped(counters, Id::RelayDropTotalRate);
+        }
+        counters.inc(Id::RelayPacketsIn);
+        counters.add(Id::RelayBytesIn, payload.len() as u64);
+        match (peer, allocation.owner.room) {
+            (Peer::Media(_), _) => {
+                Handled::ToPeer(ToPeer { allocation: handle, peer: address, payload })
+            }
+            // Addresses of rooms of one family share their IP.
+            (Peer::Room(_, to), Some(room)) => Handled::ToRelayed(ToRelayed {
+                shard: self.ports.shard_of(to),
+                hairpin: Hairpin { from: (address.ip(), port).into(), to: address, room },
+                payload,
+            }),
+            (Peer::Room(..), None) => dropped(counters, Id::RelayDropNoPeer),
+        }
     }
 
     fn on_message(
@@ -352,13 +404,13 @@ impl Relay {
 
     /// RFC 8656 section 11.2. Send indications are not authenticated; the 5-tuple is.
     fn on_send(
-        &self,
+        &mut self,
         now: Mono,
         tuple: FiveTuple,
         message: &Message<'_>,
         counters: &mut Counters,
     ) -> Handled {
-        let Some((handle, allocation)) = self.live_handle(now, tuple) else {
+        let Some((index, allocation)) = self.live_index(now, tuple) else {
             return dropped(counters, Id::RelayDropNoAllocation);
         };
         let (Some(peer), Some(payload)) =
@@ -369,44 +421,77 @@ impl Relay {
         if !message.unknown_required(request::KNOWN).is_empty() {
             return dropped(counters, Id::RelayDropMalformed);
         }
-        let admitted = self.policy.admit(allocation.owner.class, peer, Scope::Transport);
-        let Some(admitted) = admitted.filter(|_| Family::of(peer) == self.family()) else {
+        let admitted = self.policy.admit(&allocation.owner, peer, Scope::Transport);
+        let Some(admitted) = admitted.filter(|a| self.serves(allocation, now, peer, a.peer)) else {
             return dropped(counters, Id::RelayDeniedSend);
         };
         let until = allocation.permissions.get(admitted.permission).copied();
         if until.is_none_or(|until| until <= now) {
             return dropped(counters, Id::RelayDropNoPermission);
         }
-        let Some(peer) = self.policy.media(admitted.media) else {
-            return dropped(counters, Id::RelayDeniedSend);
-        };
-        to_peer(handle, peer, payload, counters)
+        self.pass(now, index, admitted.peer, payload, counters)
     }
 
-    /// The family of all relayed addresses.
-    const fn family(&self) -> Family {
-        match self.config.relayed_ip {
-            IpAddr::V4(_) => Family::V4,
-            IpAddr::V6(_) => Family::V6,
-        }
+    /// Whether `written`, a form of the address of `peer`, is of the family it should be, and the
+    /// allocation has a relayed address of that family: else 443.
+    fn serves(
+        &self,
+        allocation: &table::Allocation,
+        now: Mono,
+        written: SocketAddr,
+        peer: Peer,
+    ) -> bool {
+        let family = IpFamily::of(&written);
+        self.policy.address(peer).is_some_and(|address| IpFamily::of(&address) == family)
+            && allocation.port(family, now).is_some()
     }
 
     /// How a payload from `peer` reaches the client of an allocation. `None` when the allocation is
     /// gone or holds no live permission for the peer, as of the last call that was given a time.
     #[must_use]
     pub fn route(&self, handle: AllocationHandle, peer: &SocketAddr) -> Option<Route> {
-        let allocation = self.table.resolve(handle).filter(|a| a.expires > self.clock)?;
-        let admitted = self.policy.admit(allocation.owner.class, *peer, Scope::Transport)?;
-        if *allocation.permissions.get(admitted.permission)? <= self.clock {
+        let allocation = self.table.resolve(handle)?;
+        let admitted = self.policy.admit(&allocation.owner, *peer, Scope::Transport)?;
+        self.framed(allocation, admitted.peer, admitted.permission)
+    }
+
+    /// How a payload that [`Handled::ToRelayed`] handed over, here or on another shard, reaches its
+    /// receiver. `None` when nobody of that room is there (any more) or has a live permission for
+    /// the sender's IP: RFC 8656 section 11.3.
+    #[must_use]
+    pub fn deliver(&self, hairpin: &Hairpin) -> Option<Route> {
+        let family = IpFamily::of(&hairpin.to);
+        let allocation = self.table.get(self.table.find_port(family, hairpin.to.port())?)?;
+        if allocation.owner.room != Some(hairpin.room)
+            || self.policy.relayed(family) != Some(hairpin.to.ip())
+            || IpFamily::of(&hairpin.from) != family
+        {
             return None;
         }
-        let channel = allocation.channels.get(admitted.media)?;
-        let framing = if channel.until <= self.clock {
-            Framing::Indication { peer: self.policy.media(admitted.media)? }
-        } else if allocation.tuple.transport.is_stream() {
-            Framing::StreamChannel(channel.number)
-        } else {
-            Framing::Channel(channel.number)
+        self.framed(allocation, Peer::Room(family, hairpin.from.port()), family.index())
+    }
+
+    fn framed(
+        &self,
+        allocation: &table::Allocation,
+        peer: Peer,
+        permission: usize,
+    ) -> Option<Route> {
+        let address = self.policy.address(peer)?;
+        allocation.port(IpFamily::of(&address), self.clock)?;
+        if *allocation.permissions.get(permission)? <= self.clock {
+            return None;
+        }
+        let mut channels = allocation.channels.iter();
+        let bound = channels.find(|channel| {
+            channel.number != 0 && channel.peer == peer && channel.until > self.clock
+        });
+        let framing = match bound {
+            None => Framing::Indication { peer: address },
+            Some(channel) if allocation.tuple.transport.is_stream() => {
+                Framing::StreamChannel(channel.number)
+            }
+            Some(channel) => Framing::Channel(channel.number),
         };
         Some(Route { tuple: allocation.tuple, framing })
     }
@@ -417,11 +502,26 @@ impl Relay {
         self.table.resolve(handle).map(|allocation| &allocation.owner)
     }
 
-    /// The address under which the client is known to peers: virtual, and not necessarily unique.
+    /// The address under which the client is known to peers: virtual, and unique only in rooms.
+    /// The IPv4 one if there are two.
     #[must_use]
     pub fn relayed_address(&self, handle: AllocationHandle) -> Option<SocketAddr> {
-        let allocation = self.table.resolve(handle)?;
-        Some(SocketAddr::new(self.config.relayed_ip, allocation.port))
+        IpFamily::BOTH.into_iter().find_map(|family| self.relayed_in(handle, family))
+    }
+
+    /// The address under which `peer` knows the client: of the peer's family.
+    #[must_use]
+    pub fn relayed_towards(
+        &self,
+        handle: AllocationHandle,
+        peer: &SocketAddr,
+    ) -> Option<SocketAddr> {
+        self.relayed_in(handle, IpFamily::of(peer))
+    }
+
+    fn relayed_in(&self, handle: AllocationHandle, family: IpFamily) -> Option<SocketAddr> {
+        let relayed = self.table.resolve(handle)?.relayed.get(family.index())?;
+        (relayed.port != 0).then_some((self.policy.relayed(family)?, relayed.port).into())
     }
 
     /// The allocation as other shards name it.
@@ -430,115 +530,14 @@ impl Relay {
         Path { shard: self.shard, allocation }
     }
 
-    /// When [`Relay::handle_timeout`] has something to do; may be early, and is in the past while
-    /// a large batch is being worked off.
-    #[must_use]
-    pub fn poll_timeout(&self) -> Option<Mono> {
-        self.timers.next()
-    }
-
-    /// Ends what has expired: allocations, permissions, channels.
-    pub fn handle_timeout(&mut self, now: Now, counters: &mut Counters) {
-        self.clock = self.clock.max(now.mono);
-        for _ in 0..TIMEOUT_BATCH {
-            let Some(handle) = self.timers.pop_due(now.mono, &mut self.table) else { break };
-            let Some(allocation) = self.table.get_mut(handle.index) else { continue };
-            if allocation.expires <= now.mono {
-                self.end(now, handle.index, End::Expired, counters);
-                continue;
-            }
-            for until in &mut allocation.permissions {
-                if *until != Mono::ZERO && *until <= now.mono {
-                    *until = Mono::ZERO;
-                    self.permissions = self.permissions.saturating_sub(1);
-                }
-            }
-            for channel in &mut allocation.channels {
-                if channel.number != 0 && channel.until <= now.mono {
-                    *channel = table::Channel::default();
-                    self.channels = self.channels.saturating_sub(1);
-                }
-            }
-            self.timers.arm(handle.index, &mut self.table);
-        }
-        self.publish(counters);
-    }
-
-    /// Whether a client has an allocation.
-    #[must_use]
-    pub fn serves(&self, tuple: FiveTuple) -> bool {
-        self.table.find(tuple).is_some()
-    }
-
-    /// A client's connection is gone, and with it what was allocated over it: its 5-tuple cannot
-    /// come back. Without effect for other transports than streams.
-    pub fn on_disconnect(&mut self, now: Now, tuple: FiveTuple, counters: &mut Counters) {
-        self.clock = self.clock.max(now.mono);
-        if tuple.transport.is_stream()
-            && let Some(index) = self.table.find(tuple)
-        {
-            self.end(now, index, End::Disconnected, counters);
-        }
-    }
-
-    /// The next allocation that has ended; to be called until `None` after every other call.
-    pub fn poll_ended(&mut self) -> Option<AllocationHandle> {
-        self.ended.pop_front()
-    }
-
-    fn end(&mut self, now: Now, index: u32, why: End, counters: &mut Counters) {
-        let Some((handle, allocation)) = self.table.remove(index) else { return };
-        let permissions = allocation.permissions.iter().filter(|until| **until != Mono::ZERO);
-        let channels = allocation.channels.iter().filter(|channel| channel.number != 0);
-        self.permissions = self.permissions.saturating_sub(permissions.count() as u64);
-        self.channels = self.channels.saturating_sub(channels.count() as u64);
-        // Lifetimes are whole seconds and never reach past the session limit.
-        let at_limit =
-            now.unix.as_micros().saturating_add(1_000_000) > allocation.live_until.as_micros();
-        counters.inc(match why {
-            End::Released => Id::RelayAllocationsEndedReleased,
-            End::Disconnected => Id::RelayAllocationsEndedDisconnected,
-            End::Expired if at_limit => Id::RelayAllocationsEndedSessionLimit,
-            End::Expired => Id::RelayAllocationsEndedExpired,
-        });
-        self.ended.push_back(handle);
-        self.publish(counters);
-    }
-
     fn publish(&self, counters: &mut Counters) {
         counters.set(Id::RelayAllocations, self.table.len() as u64);
         counters.set(Id::RelayPermissions, self.permissions);
         counters.set(Id::RelayChannels, self.channels);
-    }
-
-    /// A virtual port: random, not excluded, even when asked for.
-    fn draw_port(&mut self, even: bool) -> u16 {
-        let mask = if even { !1 } else { !0 };
-        let taken = |port: u16| self.config.excluded_ports.binary_search(&port).is_ok();
-        for _ in 0..64 {
-            let port = self.rng.random_range(FIRST_PORT..=u16::MAX) & mask;
-            if !taken(port) {
-                return port;
-            }
-        }
-        // Nearly everything is excluded: the first that is free. `new` has found one.
-        let step = if even { 2 } else { 1 };
-        (FIRST_PORT..=u16::MAX).step_by(step).find(|port| !taken(*port)).unwrap_or(FIRST_PORT)
     }
 }
 
 fn dropped(counters: &mut Counters, why: Id) -> Handled {
     counters.inc(why);
     Handled::Dropped
-}
-
-fn to_peer(
-    allocation: AllocationHandle,
-    peer: SocketAddr,
-    payload: Range<usize>,
-    counters: &mut Counters,
-) -> Handled {
-    counters.inc(Id::RelayPacketsIn);
-    counters.add(Id::RelayBytesIn, payload.len() as u64);
-    Handled::ToPeer(ToPeer { allocation, peer, payload })
 }

@@ -2,6 +2,8 @@
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
+use super::ports::{IpFamily, Shared};
+use super::table::Owner;
 use crate::auth::turn::Class;
 
 /// Most media addresses a relay serves.
@@ -16,42 +18,76 @@ pub(super) enum Scope {
     Transport,
 }
 
+/// A peer, as an allocation remembers it.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum Peer {
+    /// The media address of this index.
+    Media(u8),
+    /// A relayed address of ours, by its port.
+    Room(IpFamily, u16),
+}
+
+impl Default for Peer {
+    fn default() -> Self {
+        Self::Media(0)
+    }
+}
+
 /// A peer that may be reached.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) struct Admitted {
-    /// Index of the media address; with [`Scope::Address`] the first with that IP.
-    pub(super) media: usize,
-    /// Index of the first media address with the same IP: where its permission is kept.
+    /// Which; with [`Scope::Address`] one with that IP.
+    pub(super) peer: Peer,
+    /// Where the permission for its IP is kept: for a media address the index of the first with
+    /// the same IP, in a room the index of the family.
     pub(super) permission: usize,
 }
 
-/// The allow-list: media addresses, in canonical form.
+/// The allow-list: media addresses in canonical form, and our relayed addresses for rooms.
 #[derive(Clone, Debug)]
 pub(super) struct Policy {
     media: Vec<SocketAddr>,
+    relayed: [Option<IpAddr>; 2],
+    shared: Shared,
 }
 
 impl Policy {
-    /// Of the media addresses, at most [`MAX_MEDIA`].
-    pub(super) fn new(media: &[SocketAddr]) -> Self {
+    /// Of the media addresses, at most [`MAX_MEDIA`], and the IPs of relayed addresses.
+    pub(super) fn new(media: &[SocketAddr], relayed: [Option<IpAddr>; 2], shared: Shared) -> Self {
         let media = media
             .iter()
             .take(MAX_MEDIA)
             .map(|media| SocketAddr::new(canonical(media.ip()), media.port()))
             .collect();
-        Self { media }
+        Self { media, relayed, shared }
     }
 
-    /// The media address of an index.
-    pub(super) fn media(&self, index: usize) -> Option<SocketAddr> {
-        self.media.get(index).copied()
+    /// The IP of relayed addresses of a family.
+    pub(super) fn relayed(&self, family: IpFamily) -> Option<IpAddr> {
+        self.relayed.get(family.index()).copied().flatten()
     }
 
-    /// Whether a credential of `class` may reach `peer`: the only place where that is decided.
-    pub(super) fn admit(&self, class: Class, peer: SocketAddr, scope: Scope) -> Option<Admitted> {
+    /// A peer's address.
+    pub(super) fn address(&self, peer: Peer) -> Option<SocketAddr> {
+        match peer {
+            Peer::Media(index) => self.media.get(usize::from(index)).copied(),
+            Peer::Room(family, port) => Some(SocketAddr::new(self.relayed(family)?, port)),
+        }
+    }
+
+    /// The family of the peers whose permission has this place.
+    pub(super) fn permission_family(&self, class: Class, place: usize) -> Option<IpFamily> {
         match class {
+            Class::Forwarder => self.media.get(place).map(IpFamily::of),
+            Class::Room => IpFamily::BOTH.get(place).copied(),
+        }
+    }
+
+    /// Whether a credential may reach `peer`: the only place where that is decided.
+    pub(super) fn admit(&self, owner: &Owner, peer: SocketAddr, scope: Scope) -> Option<Admitted> {
+        let ip = canonical(peer.ip());
+        match owner.class {
             Class::Forwarder => {
-                let ip = canonical(peer.ip());
                 let permission = self.media.iter().position(|media| media.ip() == ip)?;
                 let media = match scope {
                     Scope::Address => permission,
@@ -60,7 +96,20 @@ impl Policy {
                         .iter()
                         .position(|media| media.ip() == ip && media.port() == peer.port())?,
                 };
-                Some(Admitted { media, permission })
+                Some(Admitted { peer: Peer::Media(u8::try_from(media).ok()?), permission })
+            }
+            Class::Room => {
+                let room = owner.room?;
+                let family = IpFamily::BOTH.into_iter().find(|f| self.relayed(*f) == Some(ip))?;
+                match (self.shared.is_of(family, peer.port(), room), scope) {
+                    // A permission is for the IP, and the port may be any; but to name another
+                    // room's address is to ask for another room.
+                    (Some(true), _) | (None, Scope::Address) => Some(Admitted {
+                        peer: Peer::Room(family, peer.port()),
+                        permission: family.index(),
+                    }),
+                    (Some(false), _) | (None, Scope::Transport) => None,
+                }
             }
         }
     }
@@ -98,6 +147,35 @@ fn embedded_v4(ip: Ipv6Addr) -> Option<Ipv4Addr> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::ids::{RoomHash, SubjectHash};
+
+    fn owner(class: Class, room: Option<&str>) -> Owner {
+        Owner { subject: SubjectHash::of("someone"), room: room.map(RoomHash::of), class }
+    }
+
+    #[test]
+    fn room_reaches_live_addresses_of_its_own_and_nothing_else() {
+        let media: SocketAddr = "192.0.2.10:20000".parse().unwrap();
+        let shared = Shared::default();
+        assert!(shared.claim(IpFamily::V4, 5000, RoomHash::of("a")));
+        assert!(shared.claim(IpFamily::V4, 5001, RoomHash::of("b")));
+        let policy = Policy::new(&[media], [Some(media.ip()), None], shared);
+        let ask = |room, peer: &str, scope| {
+            let owner = owner(Class::Room, room);
+            policy.admit(&owner, peer.parse().unwrap(), scope).is_some()
+        };
+        assert!(ask(Some("a"), "192.0.2.10:5000", Scope::Transport));
+        assert!(ask(Some("a"), "192.0.2.10:5000", Scope::Address));
+        assert!(ask(Some("a"), "192.0.2.10:1", Scope::Address), "nobody's port: the IP alone");
+        for scope in [Scope::Address, Scope::Transport] {
+            assert!(!ask(Some("a"), "192.0.2.10:5001", scope), "another room's");
+            assert!(!ask(None, "192.0.2.10:5000", scope), "no room, no peers");
+            assert!(!ask(Some("a"), "192.0.2.11:5000", scope));
+            assert!(!ask(Some("a"), "[::1]:5000", scope));
+        }
+        assert!(!ask(Some("a"), "192.0.2.10:20000", Scope::Transport), "not the forwarder");
+        assert!(!ask(Some("a"), "192.0.2.10:1", Scope::Transport));
+    }
 
     #[test]
     fn every_disguise_of_an_ipv4_address_is_seen_through() {
@@ -128,9 +206,9 @@ mod tests {
     #[test]
     fn only_the_media_address_is_admitted() {
         let media = "192.0.2.10:20000".parse().unwrap();
-        let policy = Policy::new(&[media]);
+        let policy = Policy::new(&[media], [Some(media.ip()), None], Shared::default());
         let ask = |peer: &str, scope| {
-            policy.admit(Class::Forwarder, peer.parse().unwrap(), scope).is_some()
+            policy.admit(&owner(Class::Forwarder, None), peer.parse().unwrap(), scope).is_some()
         };
         assert!(ask("192.0.2.10:20000", Scope::Transport));
         assert!(!ask("192.0.2.10:20001", Scope::Transport));
@@ -143,8 +221,9 @@ mod tests {
     #[test]
     fn media_addresses_of_one_ip_share_a_permission() {
         let media = ["192.0.2.9:1", "192.0.2.10:1", "192.0.2.10:2"].map(|m| m.parse().unwrap());
-        let policy = Policy::new(&media);
-        let admitted = policy.admit(Class::Forwarder, media[2], Scope::Transport);
-        assert_eq!(admitted, Some(Admitted { media: 2, permission: 1 }));
+        let policy = Policy::new(&media, [None, None], Shared::default());
+        let forwarder = owner(Class::Forwarder, None);
+        let admitted = policy.admit(&forwarder, media[2], Scope::Transport);
+        assert_eq!(admitted, Some(Admitted { peer: Peer::Media(2), permission: 1 }));
     }
 }

@@ -6,6 +6,7 @@
 
 use super::nonce::Shown;
 use super::request::response;
+use super::table::Owner;
 use super::{Handled, Relay, dropped};
 use crate::auth::turn::{Refused, Verified};
 use crate::ids::FiveTuple;
@@ -136,6 +137,13 @@ impl Relay {
         }
         if remaining(now.unix, live_until) == 0 {
             return Err(Unproven::Answer(401, Id::RelayAuthExpired));
+        }
+        // What lives and is revoked has ended already.
+        if let Some(Verified { subject, room, class, allocate_by, .. }) = fresh {
+            let owner = Owner { subject, room, class };
+            if self.revoked.contains(now.unix, &owner, allocate_by, username) {
+                return Err(Unproven::Answer(401, Id::RelayAuthRevoked));
+            }
         }
         Ok(Proven { username, signer, fresh })
     }

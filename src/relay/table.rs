@@ -6,7 +6,9 @@ use std::net::IpAddr;
 
 use rand::Rng;
 
-use super::policy::MAX_MEDIA;
+use super::limits::Bucket;
+use super::policy::{MAX_MEDIA, Peer};
+use super::ports::IpFamily;
 use crate::auth::turn::Class;
 use crate::ids::{AllocationHandle, FiveTuple, RoomHash, SubjectHash, Transport};
 use crate::time::{Mono, Unix};
@@ -26,30 +28,45 @@ pub struct Owner {
     pub class: Class,
 }
 
+/// Channels of one allocation: more than a browser binds, whatever the policy.
+pub(super) const MAX_CHANNELS: usize = 8;
+
 /// A channel binding; `number` is 0 where there is none.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub(super) struct Channel {
     pub(super) number: u16,
+    pub(super) peer: Peer,
     pub(super) until: Mono,
+}
+
+/// A relayed transport address; `port` is 0 where there is none.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub(super) struct Relayed {
+    pub(super) port: u16,
+    pub(super) expires: Mono,
 }
 
 /// One allocation. What the packet paths read comes first.
 ///
-/// Permissions and channels are indexed like the media addresses: no other peer can have one, so
-/// there is nothing to search and nothing to grow. `Mono::ZERO` is "none".
+/// Peers of the forwarder are few and known, peers in a room all share the relayed IPs: so
+/// permissions, which are for IPs, have fixed places ([`super::policy::Admitted`]), and there is
+/// nothing to search and nothing to grow. `Mono::ZERO` is "none".
 pub(super) struct Allocation {
     pub(super) tuple: FiveTuple,
     pub(super) owner: Owner,
-    pub(super) expires: Mono,
-    pub(super) channels: [Channel; MAX_MEDIA],
+    /// IPv4, IPv6 (RFC 8656 section 7.2: one, the other or both).
+    pub(super) relayed: [Relayed; 2],
+    pub(super) bucket: Bucket,
+    pub(super) channels: [Channel; MAX_CHANNELS],
     pub(super) permissions: [Mono; MAX_MEDIA],
     /// Deadline of this allocation's current entry in the timer heap.
     pub(super) armed: Mono,
+    pub(super) allocate_by: Unix,
     pub(super) live_until: Unix,
-    /// Virtual relayed port.
-    pub(super) port: u16,
-    /// Seconds granted by the Allocate, for the answer to its retransmission.
+    /// Seconds granted by the Allocate and RESERVATION-TOKEN (0: none), for the answer to its
+    /// retransmission.
     pub(super) granted: u32,
+    pub(super) reservation: u64,
     /// The Allocate that made it.
     pub(super) created_by: TransactionId,
     /// The long-term keys of `username`: MD5 and SHA-256.
@@ -59,11 +76,24 @@ pub(super) struct Allocation {
 }
 
 impl Allocation {
+    /// When the last of its relayed addresses ends.
+    pub(super) fn expires(&self) -> Mono {
+        let [v4, v6] = &self.relayed;
+        v4.expires.max(v6.expires)
+    }
+
+    /// The relayed port of a family, if there is one now.
+    pub(super) fn port(&self, family: IpFamily, now: Mono) -> Option<u16> {
+        let relayed = self.relayed.get(family.index())?;
+        (relayed.port != 0 && relayed.expires > now).then_some(relayed.port)
+    }
+
     /// When something of it ends next.
     pub(super) fn next_deadline(&self) -> Mono {
         let channels = self.channels.iter().map(|channel| channel.until);
-        let parts = self.permissions.iter().copied().chain(channels);
-        parts.filter(|until| *until != Mono::ZERO).fold(self.expires, Mono::min)
+        let relayed = self.relayed.iter().map(|relayed| relayed.expires);
+        let parts = self.permissions.iter().copied().chain(channels).chain(relayed);
+        parts.filter(|until| *until != Mono::ZERO).min().unwrap_or(Mono::ZERO)
     }
 }
 
@@ -78,6 +108,12 @@ pub(super) struct Table {
     free: Vec<u32>,
     by_tuple: HashMap<TupleKey, u32, RandomKey>,
     by_subject: HashMap<SubjectHash, u32, RandomKey>,
+    /// Relayed addresses of rooms, the only ones that are looked up.
+    by_port: HashMap<u32, u32, RandomKey>,
+}
+
+const fn port_key(family: IpFamily, port: u16) -> u32 {
+    (family.index() as u32) << 16 | port as u32
 }
 
 impl Table {
@@ -87,6 +123,7 @@ impl Table {
             free: Vec::new(),
             by_tuple: HashMap::with_hasher(RandomKey::new(rng)),
             by_subject: HashMap::with_hasher(RandomKey::new(rng)),
+            by_port: HashMap::with_hasher(RandomKey::new(rng)),
         }
     }
 
@@ -102,6 +139,26 @@ impl Table {
 
     pub(super) fn find(&self, tuple: FiveTuple) -> Option<u32> {
         self.by_tuple.get(&TupleKey::of(tuple)).copied()
+    }
+
+    /// The allocation that has a relayed address in some room.
+    pub(super) fn find_port(&self, family: IpFamily, port: u16) -> Option<u32> {
+        self.by_port.get(&port_key(family, port)).copied()
+    }
+
+    /// Takes one relayed address from an allocation. Returns its port.
+    pub(super) fn drop_relayed(&mut self, index: u32, family: IpFamily) -> Option<u16> {
+        let relayed = self.get_mut(index)?.relayed.get_mut(family.index())?;
+        let port = std::mem::take(relayed).port;
+        if self.find_port(family, port) == Some(index) {
+            self.by_port.remove(&port_key(family, port));
+        }
+        (port != 0).then_some(port)
+    }
+
+    /// Indices that may be in use.
+    pub(super) fn indices(&self) -> std::ops::Range<u32> {
+        0..self.chunks.iter().map(|chunk| chunk.len() as u32).sum()
     }
 
     fn slot(&self, index: u32) -> Option<&Slot> {
@@ -149,6 +206,13 @@ impl Table {
         };
         self.by_tuple.insert(TupleKey::of(allocation.tuple), index);
         *self.by_subject.entry(allocation.owner.subject).or_default() += 1;
+        if allocation.owner.class == Class::Room {
+            for (family, relayed) in IpFamily::BOTH.into_iter().zip(&allocation.relayed) {
+                if relayed.port != 0 {
+                    self.by_port.insert(port_key(family, relayed.port), index);
+                }
+            }
+        }
         let slot = self.slot_mut(index)?;
         slot.generation = slot.generation.wrapping_add(1);
         slot.allocation = Some(allocation);
@@ -159,6 +223,11 @@ impl Table {
     pub(super) fn remove(&mut self, index: u32) -> Option<(AllocationHandle, Allocation)> {
         let handle = self.handle(index)?;
         let allocation = self.slot_mut(index)?.allocation.take()?;
+        for (family, relayed) in IpFamily::BOTH.into_iter().zip(&allocation.relayed) {
+            if self.find_port(family, relayed.port) == Some(index) {
+                self.by_port.remove(&port_key(family, relayed.port));
+            }
+        }
         self.free.push(index);
         self.by_tuple.remove(&TupleKey::of(allocation.tuple));
         if let Some(count) = self.by_subject.get_mut(&allocation.owner.subject) {
@@ -284,13 +353,15 @@ mod tests {
         Allocation {
             tuple: FiveTuple { client, transport: Transport::Udp },
             owner,
-            expires: Mono::from_nanos(9),
-            channels: [Channel::default(); MAX_MEDIA],
+            relayed: [Relayed { port: 1024, expires: Mono::from_nanos(9) }, Relayed::default()],
+            bucket: Bucket::default(),
+            channels: [Channel::default(); MAX_CHANNELS],
             permissions: [Mono::ZERO; MAX_MEDIA],
             armed: Mono::ZERO,
+            allocate_by: Unix::from_secs(1),
             live_until: Unix::from_secs(1),
-            port: 1024,
             granted: 600,
+            reservation: 0,
             created_by: TransactionId([0; 12]),
             key: [0; 16],
             key_sha256: [0; 32],

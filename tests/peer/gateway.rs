@@ -10,7 +10,7 @@ use rand::rngs::StdRng;
 use veilgate::auth::secret::Key;
 use veilgate::auth::turn::{Class, Keys, Mint, Minted};
 use veilgate::control::{self, Control, Principal};
-use veilgate::engine::{Config, Engine};
+use veilgate::engine::{Config, Engine, Handle};
 use veilgate::metrics::Id;
 use veilgate::{ids, relay, session};
 
@@ -42,8 +42,11 @@ impl Gateway {
                 realm: "veilgate".to_owned(),
                 media: vec![MEDIA],
                 relayed_ip: udp.ip(),
+                relayed_ip6: None,
                 excluded_ports: vec![udp.port()],
                 limits: relay::Limits::default(),
+                shards: 1,
+                shared: relay::Shared::default(),
             },
         };
         let mut rng = StdRng::seed_from_u64(1);
@@ -77,11 +80,15 @@ impl Gateway {
     }
 
     pub fn mint(&mut self, subject: &str) -> Minted {
+        self.mint_for(subject, None, Class::Forwarder)
+    }
+
+    pub fn mint_for(&mut self, subject: &str, room: Option<&str>, class: Class) -> Minted {
         self.minted = self.minted.wrapping_add(1);
         let mint = Mint {
             subject,
-            room: None,
-            class: Class::Forwarder,
+            room,
+            class,
             ttl: Duration::from_secs(600),
             session_limit: Duration::from_secs(3_600),
         };
@@ -130,6 +137,10 @@ impl Gateway {
         let mut peer = Peer::allocate(self.udp, remote.media, &minted);
         peer.connect(&identity, "plyufrag", &remote);
         (peer, remote, accepted.resource)
+    }
+
+    pub fn handle(&self) -> Handle {
+        self.engine.as_ref().expect("running").handle()
     }
 
     pub fn count(&self, id: Id) -> u64 {

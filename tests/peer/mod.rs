@@ -227,7 +227,8 @@ impl Peer {
         buf[..len].to_vec()
     }
 
-    fn send_relayed(&self, payload: &[u8]) {
+    /// Sends a payload through the channel.
+    pub fn send_relayed(&self, payload: &[u8]) {
         let mut datagram = vec![0; 4];
         let header = datagram.first_chunk_mut().expect("four bytes");
         channel_data::write_header(header, CHANNEL, payload.len() as u16);
@@ -236,7 +237,7 @@ impl Peer {
     }
 
     /// The next payload that comes through the channel, within the socket's time limit.
-    fn recv_relayed(&self) -> Option<Vec<u8>> {
+    pub fn recv_relayed(&self) -> Option<Vec<u8>> {
         let mut buf = [0; 2_048];
         loop {
             let (len, _) = self.socket.recv_from(&mut buf).ok()?;
@@ -254,10 +255,14 @@ impl Peer {
 
     /// A channel to the media address.
     pub fn bind_channel(&mut self) {
-        let media = self.media;
+        self.bind_channel_to(self.media);
+    }
+
+    /// The channel, to any peer.
+    pub fn bind_channel_to(&mut self, peer: SocketAddr) {
         let answer = self.request(Method::CHANNEL_BIND, true, |b| {
             b.u32(attr::CHANNEL_NUMBER, u32::from(CHANNEL) << 16);
-            b.xor_address(attr::XOR_PEER_ADDRESS, media);
+            b.xor_address(attr::XOR_PEER_ADDRESS, peer);
         });
         assert_eq!(Message::parse(&answer).expect("STUN").class(), Class::Success);
     }

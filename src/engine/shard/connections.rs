@@ -68,7 +68,7 @@ impl Shard {
     pub(super) fn sweep_connections(&mut self) {
         let mut order = std::mem::take(&mut self.order);
         let relay = &self.parts.relay;
-        self.connections.sweep(self.now.mono, |tuple| relay.serves(tuple), &mut order);
+        self.connections.sweep(self.now.mono, |tuple| relay.has_allocation(tuple), &mut order);
         for index in &order {
             self.close_connection(*index, Id::StreamWasted);
         }

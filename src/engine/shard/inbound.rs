@@ -8,7 +8,7 @@ use crate::engine::mailbox::Message;
 use crate::engine::parked::Verdict;
 use crate::ids::{AllocationHandle, ClientAddr, FiveTuple, Path, SessionId, ShardId, Transport};
 use crate::metrics::Id;
-use crate::relay::{Handled, ToPeer};
+use crate::relay::{Hairpin, Handled, ToPeer};
 use crate::session::{Received, ice_lite};
 use crate::wire::mux::{Inner, inner};
 
@@ -32,6 +32,11 @@ impl Shard {
         match self.parts.relay.handle(now, tuple, datagram, &mut self.reply, counters) {
             Handled::Dropped => {}
             Handled::Reply(len) => self.send_reply(tuple, len),
+            Handled::ToRelayed(to) => {
+                if let Some(payload) = datagram.get(to.payload) {
+                    self.pass_on(to.shard, to.hairpin, payload);
+                }
+            }
             Handled::ToPeer(ToPeer { allocation, peer, payload }) => {
                 // The policy lets nothing else through; this is the second lock on that door.
                 if peer != self.parts.media {
@@ -43,6 +48,27 @@ impl Shard {
                 }
             }
         }
+    }
+
+    /// Hands a payload to the shard of another client of the sender's room.
+    fn pass_on(&mut self, shard: ShardId, hairpin: Hairpin, payload: &[u8]) {
+        if shard == self.parts.id {
+            self.deliver_hairpin(&hairpin, payload);
+        } else {
+            self.post(shard, Message::Hairpin { hairpin, payload: payload.into() });
+        }
+    }
+
+    /// Sends a payload of a sealed call to its receiver, whatever it is: only the two ends can tell.
+    pub(super) fn deliver_hairpin(&mut self, hairpin: &Hairpin, payload: &[u8]) {
+        let Some(route) = self.parts.relay.deliver(hairpin) else {
+            self.counters.inc(Id::RelayDropNoPeer);
+            return;
+        };
+        self.out().send(&route, |slot, _| {
+            slot.get_mut(..payload.len())?.copy_from_slice(payload);
+            Some(payload.len())
+        });
     }
 
     fn send_reply(&mut self, to: FiveTuple, len: usize) {

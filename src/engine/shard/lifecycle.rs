@@ -28,6 +28,15 @@ impl Shard {
                 self.connections.insert(*incoming, self.now.mono, &mut self.counters);
             }
             Message::Adopt { endpoint, allocation } => self.adopt(endpoint, allocation),
+            Message::Hairpin { hairpin, payload } => self.deliver_hairpin(&hairpin, &payload),
+            Message::Revoke(revocation) => {
+                let now = self.now;
+                let done = self.parts.relay.revoke(now, &revocation, &mut self.counters);
+                if !done.remembered {
+                    tracing::error!("too many revocations are in force; one is not remembered");
+                }
+            }
+            Message::Drain(alternate) => self.parts.relay.set_draining(alternate),
             Message::Stop => self.stopping = true,
         }
     }

@@ -41,8 +41,9 @@ fn relayed_ports_are_never_low_excluded_or_the_media_port() {
     let mut rig = Rig::with(config);
     let mut seen = std::collections::HashSet::new();
     for _ in 0..50_000 {
-        seen.insert(rig.relay.draw_port(false));
-        assert_eq!(rig.relay.draw_port(true) % 2, 0);
+        let (ports, rng) = (&rig.relay.ports, &mut rig.relay.rng);
+        seen.insert(ports.draw(rng, false, false).unwrap());
+        assert_eq!(ports.draw(rng, true, false).unwrap() % 2, 0);
     }
     let expected = (1026..=65_535).filter(|port| *port % 64 <= 2).collect();
     assert_eq!(seen, expected);
@@ -116,28 +117,31 @@ fn address_families_are_answered_by_the_book() {
     assert_eq!(try_with(&[(additional, V6), (attr::EVEN_PORT, &[0x80])]).0, Err(400));
     let (outcome, rig) = try_with(&[(additional, V6)]);
     assert_eq!(outcome, Ok(()), "IPv4 alone, and it says why");
-    let len = 20 + usize::from(u16::from_be_bytes([rig.reply[2], rig.reply[3]]));
-    let reply = Message::parse(&rig.reply[..len]).unwrap();
-    assert_eq!(reply.first(attr::ADDRESS_ERROR_CODE), Some(&[2, 0, 4, 40][..]));
+    assert_eq!(rig.last().first(attr::ADDRESS_ERROR_CODE), Some(&[2, 0, 4, 40][..]));
     let (_, mut rig) = try_with(&[]);
     assert_eq!(rig.request(Method::REFRESH, &[(family, V6)]), Err(443));
     assert_eq!(rig.request(Method::REFRESH, &[(family, V4)]), Ok(()));
 }
 
 #[test]
-fn even_ports_are_drawn_and_pairs_are_not_reserved() {
+fn reservations_are_answered_by_the_book() {
+    assert_eq!(try_with(&[(attr::EVEN_PORT, &[0, 0])]).0, Err(400));
+    let token = (attr::RESERVATION_TOKEN, &[7; 8][..]);
+    assert_eq!(try_with(&[token]).0, Err(508), "made up");
+    assert_eq!(try_with(&[(attr::RESERVATION_TOKEN, &[7; 4])]).0, Err(400));
+    assert_eq!(try_with(&[token, (attr::EVEN_PORT, &[0])]).0, Err(400));
+    assert_eq!(try_with(&[token, (attr::REQUESTED_ADDRESS_FAMILY, V4)]).0, Err(400));
+    assert_eq!(try_with(&[token, (attr::ADDITIONAL_ADDRESS_FAMILY, V6)]).0, Err(400));
+}
+
+#[test]
+fn even_ports_are_drawn() {
     for _ in 0..20 {
         let (outcome, rig) = try_with(&[(attr::EVEN_PORT, &[0])]);
         assert_eq!(outcome, Ok(()));
         assert_eq!(rig.relay.relayed_address(rig.handle()).unwrap().port() % 2, 0);
+        assert!(rig.last().first(attr::RESERVATION_TOKEN).is_none(), "none was asked for");
     }
-    assert_eq!(try_with(&[(attr::EVEN_PORT, &[0x80])]).0, Err(508));
-    assert_eq!(try_with(&[(attr::EVEN_PORT, &[0, 0])]).0, Err(400));
-    let token = (attr::RESERVATION_TOKEN, &[7; 8][..]);
-    assert_eq!(try_with(&[token]).0, Err(508));
-    assert_eq!(try_with(&[(attr::RESERVATION_TOKEN, &[7; 4])]).0, Err(400));
-    assert_eq!(try_with(&[token, (attr::EVEN_PORT, &[0])]).0, Err(400));
-    assert_eq!(try_with(&[token, (attr::REQUESTED_ADDRESS_FAMILY, V4)]).0, Err(400));
 }
 
 #[test]

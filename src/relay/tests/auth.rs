@@ -52,7 +52,7 @@ fn whole_dialogue_ends_in_an_allocation() {
     assert_eq!((rig.count(Id::RelayAllocations), rig.count(Id::RelayAllocationsCreated)), (1, 1));
     let owner = rig.relay.owner(handle).unwrap();
     assert_eq!(owner.subject, crate::ids::SubjectHash::of("user-42"));
-    assert_eq!(owner.room, Some(crate::ids::RoomHash::of("lobby")));
+    assert_eq!(owner.room, Some(RoomHash::of("lobby")));
     assert_eq!(rig.relay.path(handle).shard, ShardId(3));
 }
 

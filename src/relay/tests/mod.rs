@@ -2,8 +2,11 @@
 
 mod allocate;
 mod auth;
+mod bounds;
 mod fuzz;
+mod ipv6;
 mod peers;
+mod room;
 mod sha256;
 mod streams;
 
@@ -14,6 +17,7 @@ use std::time::Duration;
 use rand::SeedableRng;
 use rand::rngs::StdRng;
 
+use super::ending::TIMEOUT_BATCH;
 use super::*;
 use crate::auth::turn::{Class as Policy, Key, Mint, Minted};
 use crate::ids::{ClientAddr, Transport};
@@ -46,8 +50,11 @@ fn config() -> Config {
         realm: REALM.to_owned(),
         media: vec![media()],
         relayed_ip: media().ip(),
+        relayed_ip6: None,
         excluded_ports: vec![3478],
         limits: Limits::default(),
+        shards: 4,
+        shared: Shared::default(),
     }
 }
 
@@ -238,8 +245,13 @@ impl Rig {
 
     /// LIFETIME of the last reply.
     fn lifetime(&self) -> Option<u32> {
+        self.last().u32(attr::LIFETIME)
+    }
+
+    /// The last reply.
+    fn last(&self) -> Message<'_> {
         let len = 20 + usize::from(u16::from_be_bytes([self.reply[2], self.reply[3]]));
-        Message::parse(&self.reply[..len]).unwrap().u32(attr::LIFETIME)
+        Message::parse(&self.reply[..len]).unwrap()
     }
 
     fn count(&self, id: Id) -> u64 {
