@@ -1,5 +1,6 @@
-//! TURN credentials (mint, verify), tokens and their grants, keyrings with rotation.
+//! TURN credentials (mint, verify, revoke), tokens and their grants, keyrings with rotation.
 
+pub mod revocation;
 pub mod secret;
 pub mod token;
 pub mod turn;

@@ -22,7 +22,7 @@ use base64::engine::general_purpose::{STANDARD, URL_SAFE_NO_PAD};
 use boring::hash::{Hasher, MessageDigest};
 
 pub use super::secret::{Key, KeyError};
-use crate::ids::{RoomHash, SubjectHash};
+use crate::ids::{CredentialId, RoomHash, SubjectHash};
 use crate::time::Unix;
 
 /// Longest username that is read, in bytes. Ours are shorter.
@@ -31,8 +31,8 @@ pub const MAX_USERNAME: usize = 160;
 const SALT: &[u8] = b"veilgate turn credential v1";
 const LABEL_SEAL: &[u8] = b"seal";
 const VERSION: u8 = 1;
-/// version, class, room present, subject, room, `live_until`.
-const SEALED: usize = 3 + 8 + 8 + 8;
+/// version, class, room present, subject, room, `live_until`, `issued`.
+const SEALED: usize = 3 + 8 + 8 + 8 + 8;
 const TAG: usize = 16;
 const BLOB: usize = NONCE_LEN + SEALED + TAG;
 /// Characters of the unpadded base64 of [`BLOB`] bytes.
@@ -114,12 +114,16 @@ pub enum MintError {
 /// allocation needs `now < allocate_by`, a refresh `now < live_until`.
 #[derive(Clone, PartialEq, Eq)]
 pub struct Verified {
+    /// Which credential it is.
+    pub credential: CredentialId,
     /// For whom it was minted.
     pub subject: SubjectHash,
     /// The only room it is good for; none: any.
     pub room: Option<RoomHash>,
     /// What it reaches.
     pub class: Class,
+    /// When it was minted, to the microsecond: what a revocation's `not_before` is compared with.
+    pub issued: Unix,
     /// End of new allocations.
     pub allocate_by: Unix,
     /// End of everything.
@@ -134,6 +138,7 @@ impl fmt::Debug for Verified {
             .field("subject", &self.subject)
             .field("room", &self.room)
             .field("class", &self.class)
+            .field("issued", &self.issued)
             .field("allocate_by", &self.allocate_by)
             .field("live_until", &self.live_until)
             .finish_non_exhaustive()
@@ -227,6 +232,7 @@ impl Keys {
         blob.extend_from_slice(&SubjectHash::of(mint.subject).0);
         blob.extend_from_slice(&mint.room.map_or([0; 8], |room| RoomHash::of(room).0));
         blob.extend_from_slice(&live_until.to_be_bytes());
+        blob.extend_from_slice(&now.as_micros().to_be_bytes());
 
         let mut username = format!("{allocate_by}:{}", entry.id);
         let tag = entry
@@ -287,24 +293,36 @@ impl Keys {
                 sealed,
             )
             .map_err(|_| Refused::Forged)?;
-        let (subject, room, class, live_until) = read(plain).ok_or(Refused::Malformed)?;
+        let sealed = read(plain).ok_or(Refused::Malformed)?;
         let key = long_term_key(username, realm, &entry.mac).ok_or(Refused::Malformed)?;
         Ok(Verified {
-            subject,
-            room,
-            class,
+            credential: CredentialId::of(username),
+            subject: sealed.subject,
+            room: sealed.room,
+            class: sealed.class,
+            issued: sealed.issued,
             allocate_by: Unix::from_secs(allocate_by),
-            live_until: Unix::from_secs(live_until),
+            live_until: sealed.live_until,
             key,
         })
     }
 }
 
-fn read(plain: &[u8]) -> Option<(SubjectHash, Option<RoomHash>, Class, u64)> {
+/// What the blob says.
+struct Sealed {
+    subject: SubjectHash,
+    room: Option<RoomHash>,
+    class: Class,
+    live_until: Unix,
+    issued: Unix,
+}
+
+fn read(plain: &[u8]) -> Option<Sealed> {
     let (&[version, class, has_room], rest) = plain.split_first_chunk::<3>()?;
     let (subject, rest) = rest.split_first_chunk::<8>()?;
     let (room, rest) = rest.split_first_chunk::<8>()?;
-    let live_until = u64::from_be_bytes(*rest.first_chunk::<8>()?);
+    let (live_until, rest) = rest.split_first_chunk::<8>()?;
+    let issued = rest.first_chunk::<8>()?;
     if version != VERSION {
         return None;
     }
@@ -313,7 +331,13 @@ fn read(plain: &[u8]) -> Option<(SubjectHash, Option<RoomHash>, Class, u64)> {
         1 => Some(RoomHash(*room)),
         _ => return None,
     };
-    Some((SubjectHash(*subject), room, Class::from_byte(class)?, live_until))
+    Some(Sealed {
+        subject: SubjectHash(*subject),
+        room,
+        class: Class::from_byte(class)?,
+        live_until: Unix::from_secs(u64::from_be_bytes(*live_until)),
+        issued: Unix::from_micros(u64::from_be_bytes(*issued)),
+    })
 }
 
 /// `MD5(username ":" realm ":" password)`, the password being computed from the username.
@@ -365,6 +389,8 @@ mod tests {
         assert_eq!(verified.subject, SubjectHash::of("user-42"));
         assert_eq!(verified.room, Some(RoomHash::of("lobby")));
         assert_eq!(verified.class, Class::Forwarder);
+        assert_eq!(verified.issued, NOW);
+        assert_eq!(verified.credential, CredentialId::of(&minted.username));
         assert_eq!(verified.allocate_by, Unix::from_secs(1_780_000_600));
         assert_eq!(verified.live_until, Unix::from_secs(1_780_043_200));
         assert_eq!(
@@ -395,18 +421,18 @@ mod tests {
     fn credential_is_the_one_another_implementation_computes() {
         // From an independent program: HKDF-SHA256, AES-128-GCM, HMAC-SHA1 and MD5 of other
         // libraries over the layout that the head of this file describes.
-        let username = "1780000600:k1.AAECAwQFBgcICQoLLL4EmTiAOw9KkSL1vPcp3WHtBF6a56C4GQjlxGi8gQUj\
-                        ERqvKBv78fEM6Q";
+        let username = "1780000600:k1.AAECAwQFBgcICQoLLL4EmTiAOw9KkSL1vPcp3WHtBF6a56C4GQjlthGAzLzg\
+                        u86NCIpbbl5vn0Gr7HCucQ-Y";
         let key = [
-            0x5e, 0x2c, 0x5f, 0xf2, 0x7b, 0x92, 0xc0, 0xaf, 0x46, 0xb4, 0x94, 0x8b, 0xf4, 0x05,
-            0xd4, 0xbe,
+            0x99, 0x34, 0x4c, 0x0d, 0xd3, 0x1d, 0x1b, 0x5f, 0x77, 0x2d, 0x44, 0x37, 0x05, 0x76,
+            0x49, 0x55,
         ];
         let ring = vec![Key { id: "k1".to_owned(), secret: (0..32).collect() }];
         let keys = Keys::new(ring).unwrap();
         let nonce = std::array::from_fn(|index| index as u8);
         let minted = keys.mint(NOW, &request(), nonce).unwrap();
         assert_eq!(minted.username, username);
-        assert_eq!(minted.credential, "I7Hn0kTS1ukiMBIZh9ydlCjE7is=");
+        assert_eq!(minted.credential, "tx5lv9pg9ICZVQE2iJ/GdJywoNo=");
         assert_eq!(keys.verify(username, REALM).unwrap().key, key);
     }
 
@@ -523,7 +549,7 @@ mod tests {
         }
 
         #[test]
-        fn no_name_of_the_right_shape_panics(at in 0u64.., blob in "[A-Za-z0-9_-]{74}") {
+        fn no_name_of_the_right_shape_panics(at in 0u64.., blob in "[A-Za-z0-9_-]{84}") {
             let name = format!("{at}:k1.{blob}");
             prop_assert!(keys().verify(&name, REALM).is_err());
         }
