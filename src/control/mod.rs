@@ -5,6 +5,7 @@
 
 pub mod api;
 mod directory;
+pub mod store;
 
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
