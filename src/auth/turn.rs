@@ -10,6 +10,10 @@
 //! no character of the name can be changed. Nothing is looked up to verify one, and no state is
 //! kept.
 //!
+//! Two other kinds of names can be let in ([`Keys::accept_plain_names`],
+//! [`Keys::accept_static_users`]), for clients and back ends that cannot use ours. They are bound
+//! to no room, and nobody knows when they were made.
+//!
 //! Nonces are random and 96 bits wide: rotate a key well before it has minted 2^32 credentials.
 
 use std::fmt;
@@ -19,14 +23,19 @@ use aws_lc_rs::aead::{AES_128_GCM, Aad, LessSafeKey, NONCE_LEN, Nonce, UnboundKe
 use aws_lc_rs::{hkdf, hmac};
 use base64::Engine as _;
 use base64::engine::general_purpose::{STANDARD, URL_SAFE_NO_PAD};
-use boring::hash::{Hasher, MessageDigest};
 
 pub use super::secret::{Key, KeyError};
+use super::static_users::{StaticUsers, long_term_key};
 use crate::ids::{CredentialId, RoomHash, SubjectHash};
 use crate::time::Unix;
 
 /// Longest username that is read, in bytes. Ours are shorter.
 pub const MAX_USERNAME: usize = 160;
+
+/// A moment that never comes; the last one that the store can write down.
+pub const NEVER: Unix = Unix::from_micros(i64::MAX as u64);
+/// Secrets that a plain name, which does not say which one it was made with, is tried against.
+const PLAIN_TRIES: usize = 4;
 
 const SALT: &[u8] = b"veilgate turn credential v1";
 const LABEL_SEAL: &[u8] = b"seal";
@@ -168,6 +177,8 @@ struct Entry {
 /// The keys of the relay: the first mints, all verify.
 pub struct Keys {
     entries: Vec<Entry>,
+    plain_names: bool,
+    users: StaticUsers,
 }
 
 impl fmt::Debug for Keys {
@@ -199,7 +210,26 @@ impl Keys {
                 }
             })
             .collect();
-        Ok(Self { entries })
+        Ok(Self { entries, plain_names: false, users: StaticUsers::default() })
+    }
+
+    /// Accepts plain TURN REST names, `expiry:user`, made by whoever has one of the first
+    /// [four](PLAIN_TRIES) secrets. The expiry ends new allocations and live ones alike.
+    #[must_use]
+    pub fn accept_plain_names(self, accept: bool) -> Self {
+        Self { plain_names: accept, ..self }
+    }
+
+    /// Accepts long-lived users.
+    #[must_use]
+    pub fn accept_static_users(self, users: StaticUsers) -> Self {
+        Self { users, ..self }
+    }
+
+    /// Whether every name that verifies says when it was minted and ends at its session limit.
+    #[must_use]
+    pub fn all_are_dated(&self) -> bool {
+        !self.plain_names && self.users.is_empty()
     }
 
     /// Names of the keys, in order: the first mints.
@@ -265,9 +295,56 @@ impl Keys {
         if username.len() > MAX_USERNAME {
             return Err(Refused::Malformed);
         }
+        match self.verify_sealed(username, realm) {
+            Err(Refused::Malformed) => {
+                self.verify_other(username, realm, 0).ok_or(Refused::Malformed)
+            }
+            outcome => outcome,
+        }
+    }
+
+    /// What a name says if it was made with another secret than [`Self::verify`] took it to be:
+    /// plain names do not tell. For `attempt` = 1, 2, … until `None`; `None` at once for all names
+    /// that do tell.
+    #[must_use]
+    pub fn verify_again(&self, username: &str, realm: &str, attempt: usize) -> Option<Verified> {
+        let short = username.len() <= MAX_USERNAME;
+        let sealed = || self.verify_sealed(username, realm) != Err(Refused::Malformed);
+        if !self.plain_names || !short || attempt == 0 || sealed() {
+            return None;
+        }
+        self.verify_other(username, realm, attempt)
+    }
+
+    /// A plain name or a static user.
+    fn verify_other(&self, username: &str, realm: &str, attempt: usize) -> Option<Verified> {
+        let named = |user: &str, until: Unix, key: [u8; 16]| Verified {
+            credential: CredentialId::of(username),
+            subject: SubjectHash::of(user),
+            room: None,
+            class: Class::Forwarder,
+            issued: Unix::default(),
+            allocate_by: until,
+            live_until: until,
+            key,
+        };
+        let Some((digits, user)) = username.split_once(':') else {
+            let key = self.users.key(username, realm).filter(|_| attempt == 0)?;
+            return Some(named(username, NEVER, key));
+        };
+        if !self.plain_names || user.is_empty() || !is_number(digits) {
+            return None;
+        }
+        let expiry: u64 = digits.parse().ok()?;
+        let entry = self.entries.iter().take(PLAIN_TRIES).nth(attempt)?;
+        let key = minted_key(username, realm, &entry.mac)?;
+        Some(named(user, Unix::from_secs(expiry).min(NEVER), key))
+    }
+
+    fn verify_sealed(&self, username: &str, realm: &str) -> Result<Verified, Refused> {
         let (clear, text) = username.split_once('.').ok_or(Refused::Malformed)?;
         let (digits, id) = clear.split_once(':').ok_or(Refused::Malformed)?;
-        if digits.is_empty() || !digits.bytes().all(|b| b.is_ascii_digit()) {
+        if !is_number(digits) {
             return Err(Refused::Malformed);
         }
         let allocate_by: u64 = digits.parse().map_err(|_| Refused::Malformed)?;
@@ -294,7 +371,7 @@ impl Keys {
             )
             .map_err(|_| Refused::Forged)?;
         let sealed = read(plain).ok_or(Refused::Malformed)?;
-        let key = long_term_key(username, realm, &entry.mac).ok_or(Refused::Malformed)?;
+        let key = minted_key(username, realm, &entry.mac).ok_or(Refused::Malformed)?;
         Ok(Verified {
             credential: CredentialId::of(username),
             subject: sealed.subject,
@@ -340,19 +417,20 @@ fn read(plain: &[u8]) -> Option<Sealed> {
     })
 }
 
-/// `MD5(username ":" realm ":" password)`, the password being computed from the username.
-fn long_term_key(username: &str, realm: &str, mac: &hmac::Key) -> Option<[u8; 16]> {
+fn is_number(digits: &str) -> bool {
+    !digits.is_empty() && digits.bytes().all(|b| b.is_ascii_digit())
+}
+
+/// The long-term key of a name whose password is computed from it.
+fn minted_key(username: &str, realm: &str, mac: &hmac::Key) -> Option<[u8; 16]> {
     let mut password = [0; 28];
     let length = STANDARD.encode_slice(hmac::sign(mac, username.as_bytes()), &mut password).ok()?;
-    let mut hasher = Hasher::new(MessageDigest::md5()).ok()?;
-    for part in [username.as_bytes(), b":", realm.as_bytes(), b":", password.get(..length)?] {
-        hasher.update(part).ok()?;
-    }
-    hasher.finish().ok()?.as_ref().try_into().ok()
+    long_term_key(username, realm, password.get(..length)?)
 }
 
 #[cfg(test)]
 mod tests {
+    use boring::hash::MessageDigest;
     use proptest::prelude::*;
 
     use super::*;
@@ -499,6 +577,72 @@ mod tests {
         ] {
             assert_eq!(keys.verify(name, REALM), Err(Refused::Malformed), "{name}");
         }
+    }
+
+    /// What any TURN REST back end computes.
+    fn plain_key(secret: &[u8], name: &str) -> [u8; 16] {
+        let mac = hmac::Key::new(hmac::HMAC_SHA1_FOR_LEGACY_USE_ONLY, secret);
+        let password = STANDARD.encode(hmac::sign(&mac, name.as_bytes()));
+        long_term_key(name, REALM, password.as_bytes()).unwrap()
+    }
+
+    #[test]
+    fn plain_names_are_good_only_where_they_are_let_in() {
+        let name = "1780000600:alice@example.org";
+        assert_eq!(keys().verify(name, REALM), Err(Refused::Malformed));
+        assert_eq!(keys().verify_again(name, REALM, 1), None);
+        let keys = keys().accept_plain_names(true);
+        let verified = keys.verify(name, REALM).unwrap();
+        assert_eq!(verified.key, plain_key(&[7; 32], name));
+        assert_eq!(verified.subject, SubjectHash::of("alice@example.org"));
+        assert_eq!((verified.room, verified.issued), (None, Unix::default()));
+        let expiry = Unix::from_secs(1_780_000_600);
+        assert_eq!((verified.allocate_by, verified.live_until), (expiry, expiry));
+        assert!(!keys.all_are_dated());
+        for name in ["alice", "1780000600:", ":alice", "+5:alice", "99999999999999999999:alice"] {
+            assert_eq!(keys.verify(name, REALM), Err(Refused::Malformed), "{name}");
+        }
+        let endless = keys.verify("18446744073709551615:alice", REALM).unwrap();
+        assert_eq!(endless.live_until, NEVER);
+    }
+
+    #[test]
+    fn plain_names_are_tried_with_each_of_the_first_secrets() {
+        let ring = |ids: &[u8]| {
+            let keys = ids.iter().map(|id| key(&format!("k{id}"), *id)).collect();
+            Keys::new(keys).unwrap().accept_plain_names(true)
+        };
+        let name = "1780000600:alice";
+        let keys = ring(&[1, 2, 3, 4, 5]);
+        assert_eq!(keys.verify(name, REALM).unwrap().key, plain_key(&[1; 32], name));
+        for attempt in 1..4 {
+            let again = keys.verify_again(name, REALM, attempt).unwrap();
+            assert_eq!(again.key, plain_key(&[attempt as u8 + 1; 32], name));
+        }
+        assert_eq!(keys.verify_again(name, REALM, 4), None, "the work has a bound");
+        let sealed = keys.mint(NOW, &request(), [9; 12]).unwrap();
+        assert_eq!(keys.verify_again(&sealed.username, REALM, 1), None, "it names its key");
+    }
+
+    #[test]
+    fn altered_sealed_name_is_no_plain_one() {
+        let keys = keys().accept_plain_names(true);
+        let minted = keys.mint(NOW, &request(), [9; 12]).unwrap();
+        let longer = minted.username.replacen("1780000600", "1780999999", 1);
+        assert_eq!(keys.verify(&longer, REALM), Err(Refused::Forged));
+    }
+
+    #[test]
+    fn static_users_are_their_own_subjects_and_never_expire() {
+        let users = StaticUsers::parse("printer:0123456789abcdef").unwrap();
+        let keys = keys().accept_static_users(users);
+        let verified = keys.verify("printer", REALM).unwrap();
+        assert_eq!(verified.key, long_term_key("printer", REALM, b"0123456789abcdef").unwrap());
+        assert_eq!(verified.subject, SubjectHash::of("printer"));
+        assert_eq!((verified.allocate_by, verified.live_until), (NEVER, NEVER));
+        assert_eq!(keys.verify("scanner", REALM), Err(Refused::Malformed));
+        assert_eq!(keys.verify_again("printer", REALM, 1), None);
+        assert!(!keys.all_are_dated());
     }
 
     #[test]
