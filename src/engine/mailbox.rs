@@ -7,6 +7,7 @@ use mio::Waker;
 
 use super::endpoint::Endpoint;
 use super::media::{MEDIA_RING, MediaBatch};
+use crate::auth::revocation::Revocation;
 use crate::ids::{AllocationHandle, SessionId, ShardId, StreamId};
 use crate::session::Reason;
 
@@ -50,6 +51,8 @@ pub enum Message {
         /// What arrived meanwhile.
         datagrams: Vec<Vec<u8>>,
     },
+    /// Credentials that are no longer good.
+    Revoke(Arc<[Revocation]>),
     /// Leave the loop.
     Stop,
 }

@@ -24,6 +24,7 @@ use rand::{Rng, SeedableRng};
 use tokio::sync::mpsc::{UnboundedReceiver, unbounded_channel};
 
 use crate::auth;
+use crate::auth::revocation::Revocation;
 use crate::ids::{SessionId, ShardId};
 use crate::metrics::Published;
 use crate::relay::{self, NonceKeys, Relay};
@@ -210,6 +211,19 @@ impl Handle {
         };
         let message = Message::Close { session, ufrag: ufrag.to_owned() };
         self.mailboxes.get(usize::from(shard.0)).is_some_and(|m| m.send(message).is_ok())
+    }
+
+    /// Data-plane threads.
+    #[must_use]
+    pub fn shards(&self) -> usize {
+        self.mailboxes.len()
+    }
+
+    /// Tells one shard what is revoked. False when its mailbox is full just now.
+    #[must_use]
+    pub fn revoke(&self, shard: usize, revocations: &Arc<[Revocation]>) -> bool {
+        let message = Message::Revoke(Arc::clone(revocations));
+        self.mailboxes.get(shard).is_none_or(|mailbox| mailbox.send(message).is_ok())
     }
 
     /// What shards have counted.

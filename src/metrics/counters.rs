@@ -53,6 +53,7 @@ counters! {
     RelayAllocationsEndedExpired Counter "veilgate_relay_allocations_ended_total" { reason = "expired" } "TURN allocations ended";
     RelayAllocationsEndedReleased Counter "veilgate_relay_allocations_ended_total" { reason = "released" } "TURN allocations ended";
     RelayAllocationsEndedSessionLimit Counter "veilgate_relay_allocations_ended_total" { reason = "session_limit" } "TURN allocations ended";
+    RelayAllocationsEndedRevoked Counter "veilgate_relay_allocations_ended_total" { reason = "revoked" } "TURN allocations ended";
     RelayPermissions Gauge "veilgate_relay_permissions" {} "Live TURN permissions";
     RelayChannels Gauge "veilgate_relay_channels" {} "Live TURN channel bindings";
 
@@ -64,6 +65,7 @@ counters! {
     RelayAuthExpired Counter "veilgate_relay_auth_failures_total" { reason = "expired" } "Unauthenticated requests answered with a 401 challenge, and refused credentials";
     RelayAuthBadIntegrity Counter "veilgate_relay_auth_failures_total" { reason = "bad_integrity" } "Unauthenticated requests answered with a 401 challenge, and refused credentials";
     RelayAuthWrongUser Counter "veilgate_relay_auth_failures_total" { reason = "wrong_user" } "Unauthenticated requests answered with a 401 challenge, and refused credentials";
+    RelayAuthRevoked Counter "veilgate_relay_auth_failures_total" { reason = "revoked" } "Unauthenticated requests answered with a 401 challenge, and refused credentials";
 
     RelayRefusedQuota Counter "veilgate_relay_refused_total" { reason = "quota" } "Authenticated requests refused";
     RelayRefusedMismatch Counter "veilgate_relay_refused_total" { reason = "allocation_mismatch" } "Authenticated requests refused";

@@ -17,7 +17,7 @@
 //!   is: a denied peer is 403 in whatever dress it comes.
 //! - A verified key is kept with its allocation: it serves the allocation's refreshes until the
 //!   session limit, also when the secret it came from has left the key ring.
-//! - 401 to a genuine credential after its time (8489 knows no expiry).
+//! - 401 to a genuine credential after its time or after its revocation (8489 knows neither).
 //! - ERROR-CODE carries no reason phrase, and SOFTWARE is never sent (8489 sections 14.8, 14.14):
 //!   bytes on the wire that help only a scanner.
 //! - Relayed ports of different allocations may coincide and an even port has no odd neighbour in
@@ -37,6 +37,7 @@ mod framing;
 mod nonce;
 mod policy;
 mod request;
+mod revoked;
 mod sketch;
 mod table;
 mod timers;
@@ -67,6 +68,7 @@ use crate::wire::mux::{Outer, outer};
 use crate::wire::stun::{Class, Message, Method, attr};
 use crate::wire::turn::Family;
 use policy::{Policy, Scope};
+use revoked::Strikes;
 use sketch::ReplyCap;
 use table::{RandomKey, Table};
 use timers::Timers;
@@ -172,6 +174,7 @@ pub struct Relay {
     timers: Timers,
     ended: VecDeque<AllocationHandle>,
     cap: ReplyCap,
+    strikes: Strikes,
     /// The latest time any call has seen.
     clock: Mono,
     permissions: u64,
@@ -198,6 +201,7 @@ const _: () = {
 enum End {
     Expired,
     Released,
+    Revoked,
 }
 
 impl Relay {
@@ -234,6 +238,7 @@ impl Relay {
             table: Table::new(&mut rng),
             timers: Timers::default(),
             ended: VecDeque::new(),
+            strikes: Strikes::default(),
             clock: Mono::ZERO,
             permissions: 0,
             channels: 0,
@@ -426,15 +431,19 @@ impl Relay {
     }
 
     /// When [`Relay::handle_timeout`] has something to do; may be early, and is in the past while
-    /// a large batch is being worked off.
+    /// a large batch is being worked off or live allocations are held against a revocation.
     #[must_use]
     pub fn poll_timeout(&self) -> Option<Mono> {
+        if self.strikes.is_sweeping() {
+            return Some(self.clock);
+        }
         self.timers.next()
     }
 
     /// Ends what has expired: allocations, permissions, channels.
     pub fn handle_timeout(&mut self, now: Now, counters: &mut Counters) {
         self.clock = self.clock.max(now.mono);
+        self.sweep(now, counters);
         for _ in 0..TIMEOUT_BATCH {
             let Some(handle) = self.timers.pop_due(now.mono, &mut self.table) else { break };
             let Some(allocation) = self.table.get_mut(handle.index) else { continue };
@@ -475,6 +484,7 @@ impl Relay {
             now.unix.as_micros().saturating_add(1_000_000) > allocation.live_until.as_micros();
         counters.inc(match why {
             End::Released => Id::RelayAllocationsEndedReleased,
+            End::Revoked => Id::RelayAllocationsEndedRevoked,
             End::Expired if at_limit => Id::RelayAllocationsEndedSessionLimit,
             End::Expired => Id::RelayAllocationsEndedExpired,
         });

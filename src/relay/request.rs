@@ -7,6 +7,7 @@ use super::policy::{MAX_MEDIA, Scope};
 use super::table::{Allocation, Channel, Owner};
 use super::timers::NEVER;
 use super::{End, Handled, Relay, dropped};
+use crate::auth::revocation::Identity;
 use crate::auth::turn::{Refused, Verified};
 use crate::ids::FiveTuple;
 use crate::metrics::{Counters, Id};
@@ -205,8 +206,10 @@ impl Relay {
         let cached = existing
             .and_then(|index| self.table.get(index))
             .filter(|allocation| *allocation.username == *username);
-        let (key, live_until, fresh) = match cached {
-            Some(allocation) => (allocation.key, allocation.live_until, None),
+        let (key, live_until, who, fresh) = match cached {
+            Some(allocation) => {
+                (allocation.key, allocation.live_until, allocation.identity(), None)
+            }
             None => {
                 let verified = self.keys.verify(username, &self.config.realm).map_err(|why| {
                     Unproven::Answer(
@@ -218,12 +221,27 @@ impl Relay {
                         },
                     )
                 })?;
-                (verified.key, verified.live_until, Some(verified))
+                let who = Identity::from(&verified);
+                (verified.key, verified.live_until, who, Some(verified))
             }
         };
-        let key = IntegrityKey::from_bytes(&key);
-        if !message.verify_integrity(&key) {
-            return Err(Unproven::Answer(401, Id::RelayAuthBadIntegrity));
+        let mut key = IntegrityKey::from_bytes(&key);
+        let mut fresh = fresh;
+        // Plain TURN REST names do not say which of several secrets they were made with.
+        let mut attempt = 0;
+        while !message.verify_integrity(&key) {
+            attempt += 1;
+            let again = fresh
+                .as_ref()
+                .and_then(|_| self.keys.verify_again(username, &self.config.realm, attempt));
+            let Some(other) = again else {
+                return Err(Unproven::Answer(401, Id::RelayAuthBadIntegrity));
+            };
+            key = IntegrityKey::from_bytes(&other.key);
+            fresh = Some(other);
+        }
+        if self.is_revoked(now.unix, &who) {
+            return Err(Unproven::Answer(401, Id::RelayAuthRevoked));
         }
         if remaining(now.unix, live_until) == 0 {
             return Err(Unproven::Answer(401, Id::RelayAuthExpired));
@@ -338,6 +356,8 @@ impl Relay {
                 created_by: message.transaction_id(),
                 key: verified.key,
                 username: proven.username.into(),
+                credential: verified.credential,
+                issued: verified.issued,
             })
             .ok_or(Refusal::Capacity)?;
         self.timers.arm(index, &mut self.table);

@@ -7,8 +7,9 @@ use std::net::IpAddr;
 use rand::Rng;
 
 use super::policy::MAX_MEDIA;
+use crate::auth::revocation::Identity;
 use crate::auth::turn::Class;
-use crate::ids::{AllocationHandle, FiveTuple, RoomHash, SubjectHash, Transport};
+use crate::ids::{AllocationHandle, CredentialId, FiveTuple, RoomHash, SubjectHash, Transport};
 use crate::time::{Mono, Unix};
 use crate::wire::stun::TransactionId;
 
@@ -55,9 +56,22 @@ pub(super) struct Allocation {
     /// The long-term key of `username`.
     pub(super) key: [u8; 16],
     pub(super) username: Box<str>,
+    /// Which credential that is, and when it was minted: what revocations name.
+    pub(super) credential: CredentialId,
+    pub(super) issued: Unix,
 }
 
 impl Allocation {
+    /// What a revocation can name.
+    pub(super) fn identity(&self) -> Identity {
+        Identity {
+            credential: self.credential,
+            subject: self.owner.subject,
+            room: self.owner.room,
+            issued: self.issued,
+        }
+    }
+
     /// When something of it ends next.
     pub(super) fn next_deadline(&self) -> Mono {
         let channels = self.channels.iter().map(|channel| channel.until);
@@ -92,6 +106,13 @@ impl Table {
     /// Live allocations.
     pub(super) fn len(&self) -> usize {
         self.by_tuple.len()
+    }
+
+    /// Slots, live or free.
+    pub(super) fn slots(&self) -> u32 {
+        let full = self.chunks.len().saturating_sub(1) * CHUNK;
+        let last = self.chunks.last().map_or(0, Vec::len);
+        u32::try_from(full + last).unwrap_or(u32::MAX)
     }
 
     /// Live allocations of a subject.
@@ -291,6 +312,8 @@ mod tests {
             created_by: TransactionId([0; 12]),
             key: [0; 16],
             username: "u".into(),
+            credential: CredentialId::of("u"),
+            issued: Unix::from_secs(0),
         }
     }
 

@@ -19,6 +19,8 @@ impl Shard {
             Message::Adopt { endpoint, allocation, datagrams } => {
                 self.adopt(endpoint, allocation, datagrams);
             }
+            // Its allocations end with this turn's timers.
+            Message::Revoke(revocations) => self.parts.relay.revoke(self.now, &revocations),
             Message::Stop => self.stopping = true,
         }
     }

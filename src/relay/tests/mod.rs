@@ -4,6 +4,7 @@ mod allocate;
 mod auth;
 mod fuzz;
 mod peers;
+mod revoke;
 
 use std::net::SocketAddr;
 use std::sync::Arc;
