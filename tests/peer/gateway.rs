@@ -22,8 +22,8 @@ pub struct Gateway {
     engine: Option<Engine>,
     pub control: Control,
     pub udp: SocketAddr,
-    keys: Arc<Keys>,
-    runtime: tokio::runtime::Runtime,
+    pub keys: Arc<Keys>,
+    pub runtime: tokio::runtime::Runtime,
     minted: u8,
 }
 
@@ -74,6 +74,11 @@ impl Gateway {
         let running = control.clone();
         runtime.spawn(async move { running.run(events).await });
         Self { engine: Some(engine), control, udp, keys, runtime, minted: 0 }
+    }
+
+    /// The data plane.
+    pub fn engine(&self) -> veilgate::engine::Handle {
+        self.engine.as_ref().expect("running").handle()
     }
 
     pub fn mint(&mut self, subject: &str) -> Minted {

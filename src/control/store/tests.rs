@@ -60,6 +60,21 @@ fn revocations_of_every_kind_are_there_after_another_start() {
 }
 
 #[test]
+fn commits_reach_the_disk_before_they_are_acknowledged() {
+    let folder = tempfile::tempdir().unwrap();
+    let store = open(&folder.path().join("veilgate.db"));
+    let (mode, synchronous) = store
+        .call_blocking(|connection| {
+            let mode: String = connection.query_row("PRAGMA journal_mode", [], |r| r.get(0))?;
+            let synchronous: i64 = connection.query_row("PRAGMA synchronous", [], |r| r.get(0))?;
+            Ok((mode, synchronous))
+        })
+        .unwrap();
+    // 2 is FULL: the log is synced at every commit, not only at checkpoints.
+    assert_eq!((mode.as_str(), synchronous), ("wal", 2));
+}
+
+#[test]
 fn only_its_owner_may_read_the_file_and_its_log() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("veilgate.db");
