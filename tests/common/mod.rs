@@ -320,7 +320,7 @@ impl Gateway {
         }
         panic!(
             "the metrics never showed that {what}:\n{}",
-            self.loopback_get("/metrics").unwrap().1
+            self.loopback_get("/metrics").expect("the listener answers").1
         );
     }
 
