@@ -5,19 +5,25 @@ mod cli_support;
 mod peer;
 
 use std::net::{Ipv4Addr, SocketAddr, TcpListener, UdpSocket};
-use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
+use base64::Engine as _;
 use cli_support::{Home, Ran};
 use peer::Peer;
 use peer::gateway::eventually;
+use veilgate::app::dev;
+use veilgate::config::Overrides;
+use veilgate::time::Unix;
 
 const MEDIA: SocketAddr = SocketAddr::new(std::net::IpAddr::V4(Ipv4Addr::LOCALHOST), 20_000);
 
-/// A development gateway with a state directory and ports of its own.
+const DEVELOPMENT: &[&str] = &["--dev", "--state-dir", "state", "--certs-dir", "certs"];
+
+/// A gateway with a state directory and ports of its own.
 struct Served {
     home: Home,
+    how: &'static [&'static str],
     udp: SocketAddr,
     https: SocketAddr,
     metrics: SocketAddr,
@@ -30,25 +36,21 @@ fn free_tcp() -> SocketAddr {
 
 impl Served {
     fn start() -> Self {
-        let home = Home::empty();
+        Self::start_with(Home::empty(), DEVELOPMENT)
+    }
+
+    fn start_with(home: Home, how: &'static [&'static str]) -> Self {
         let udp = UdpSocket::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
         let (https, metrics) = (free_tcp(), free_tcp());
-        let child = spawn(&home, udp, https, metrics);
-        let served = Self { home, udp, https, metrics, child };
+        let child = spawn(&home, how, udp, https, metrics);
+        let served = Self { home, how, udp, https, metrics, child };
         served.wait();
         served
     }
 
-    fn state(&self) -> PathBuf {
-        self.home.file("state")
-    }
-
-    /// Until the note of the running gateway is there and the API answers.
+    /// Until the gateway is ready.
     fn wait(&self) {
-        eventually(|| {
-            let note = self.state().join("gateway.json").exists();
-            (note && std::net::TcpStream::connect(self.https).is_ok()).then_some(())
-        });
+        eventually(|| local(self.metrics, "/readyz").filter(|t| t.starts_with("HTTP/1.1 200")));
     }
 
     /// SIGKILL: no handler runs, nothing is flushed.
@@ -58,8 +60,7 @@ impl Served {
     }
 
     fn start_again(&mut self) {
-        std::fs::remove_file(self.state().join("gateway.json")).unwrap();
-        self.child = spawn(&self.home, self.udp, self.https, self.metrics);
+        self.child = spawn(&self.home, self.how, self.udp, self.https, self.metrics);
         self.wait();
     }
 
@@ -84,9 +85,15 @@ impl Drop for Served {
     }
 }
 
-fn spawn(home: &Home, udp: SocketAddr, https: SocketAddr, metrics: SocketAddr) -> Child {
-    let mut command: Command = home.command(&["serve", "--dev", "--shards", "2"]);
-    command.args(["--state-dir", "state", "--certs-dir", "certs", "--public-ip", "127.0.0.1"]);
+fn spawn(
+    home: &Home,
+    how: &[&str],
+    udp: SocketAddr,
+    https: SocketAddr,
+    metrics: SocketAddr,
+) -> Child {
+    let mut command: Command = home.command(&["serve", "--shards", "2"]);
+    command.args(how).args(["--public-ip", "127.0.0.1"]);
     for (flag, address) in [("--udp", udp), ("--https", https), ("--metrics", metrics)] {
         command.arg(flag).arg(address.to_string());
     }
@@ -176,13 +183,70 @@ fn refusals_and_misuse_are_told_with_their_exit_codes() {
     assert!(ran.stderr.contains("(bad_ttl)"), "{}", ran.stderr);
 }
 
+#[test]
+fn configured_gateway_lets_plain_and_static_users_in_and_keeps_its_store() {
+    let home = Home::configured();
+    renew_certificate(&home);
+    let text = home.read("veilgate.yaml");
+    let text = text
+        .replace("# plain_rest: false", "plain_rest: true")
+        .replace("# static_users_file", "static_users_file")
+        .replace("# realm: turn.example.org", "realm: veilgate")
+        .replace("path: veilgate.db", "path: kept/revocations.db");
+    home.write("veilgate.yaml", &text);
+    home.write("turn.users", "printer:a-long-password-of-ours\n");
+    // A shared secret as other programs know it: text.
+    home.write("turn.keys", "shared:c2hhcmVkIHNlY3JldCBvZiBvdGhlciBwcm9ncmFtcw==\n");
+    let mut served = Served::start_with(home, &["--config", "veilgate.yaml"]);
+    let printer =
+        serde_json::json!({"username": "printer", "credential": "a-long-password-of-ours"});
+    served.allocate(&printer).expect("a static user");
+    let name = "4000000000:alice";
+    let secret = b"shared secret of other programs";
+    let mac = aws_lc_rs::hmac::HMAC_SHA1_FOR_LEGACY_USE_ONLY;
+    let mac = aws_lc_rs::hmac::sign(&aws_lc_rs::hmac::Key::new(mac, secret), name.as_bytes());
+    let credential = base64::engine::general_purpose::STANDARD.encode(mac);
+    let plain = serde_json::json!({"username": name, "credential": credential});
+    served.allocate(&plain).expect("a plain name");
+
+    let gateway = format!("https://{}", served.https);
+    let flags = ["--gateway", &gateway, "--key-file", "admin.key", "--ca", "certs/dev/ca.pem"];
+    for subject in ["printer", "alice"] {
+        let revoke = ["turn", "revoke", "--subject", subject];
+        let ran = served.home.run(&[&revoke[..], &flags].concat()).expect(0);
+        assert!(ran.stdout.contains("kept in force for ever"), "{}", ran.stdout);
+    }
+    served.kill();
+    assert!(served.home.file("kept/revocations.db").exists());
+    served.start_again();
+    for entry in [printer, plain] {
+        assert_eq!(served.allocate(&entry).err(), Some(401), "{entry}");
+    }
+}
+
+/// The one that is there is of a fixed day.
+#[expect(clippy::disallowed_methods, reason = "a client compares the certificate with its clock")]
+fn renew_certificate(home: &Home) {
+    let ip = Some(Ipv4Addr::LOCALHOST);
+    let overrides = Overrides { public_ip: ip, ..Overrides::default() };
+    let since = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap();
+    let now = Unix::from_secs(since.as_secs());
+    dev::prepare(&home.file("state"), &home.file("certs/dev"), &overrides, now).unwrap();
+}
+
 fn metric(at: SocketAddr, name: &str) -> Option<f64> {
-    use std::io::{Read as _, Write as _};
-    let mut stream = std::net::TcpStream::connect(at).ok()?;
-    stream.write_all(b"GET /metrics HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n").ok()?;
-    let mut text = String::new();
-    stream.read_to_string(&mut text).ok()?;
+    let text = local(at, "/metrics")?;
     // One series a shard.
     let values = text.lines().filter(|line| line.split(['{', ' ']).next() == Some(name));
     Some(values.filter_map(|line| line.rsplit(' ').next()?.parse::<f64>().ok()).sum())
+}
+
+/// An answer of the loopback listener, head included.
+fn local(at: SocketAddr, path: &str) -> Option<String> {
+    use std::io::{Read as _, Write as _};
+    let mut stream = std::net::TcpStream::connect(at).ok()?;
+    write!(stream, "GET {path} HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n").ok()?;
+    let mut text = String::new();
+    stream.read_to_string(&mut text).ok()?;
+    Some(text)
 }

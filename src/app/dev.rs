@@ -18,6 +18,7 @@ use rcgen::{
 };
 use serde::{Deserialize, Serialize};
 
+pub use crate::auth::explain::hex;
 use crate::auth::secret::{self, Key};
 use crate::config::{
     Auth, Config, DEFAULT_CREDENTIAL_TTL, DEFAULT_MEDIA_PORT, DEFAULT_METRICS, DEFAULT_REALM,
@@ -251,12 +252,6 @@ pub fn random<const N: usize>() -> io::Result<[u8; N]> {
     aws_lc_rs::rand::fill(&mut bytes)
         .map_err(|_| io::Error::other("the operating system gives no random bytes"))?;
     Ok(bytes)
-}
-
-/// `bytes` as lower-case hexadecimal digits.
-#[must_use]
-pub fn hex(bytes: &[u8]) -> String {
-    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
 /// The text of a key file with one fresh key.

@@ -10,11 +10,15 @@ use crate::time::{Now, Unix};
 
 /// Slots looked at in one call of [`Relay::handle_timeout`].
 const SWEEP_BATCH: u32 = 2_048;
+/// Targets that are kept, expired or not, before any is forgotten.
+const SLACK: usize = 1_024;
 
 /// What is revoked, and how much of the table is still to be held against it.
 #[derive(Default)]
 pub(super) struct Strikes {
     revoked: Revoked,
+    /// At so many targets the expired ones are forgotten: rarely, as that looks at all of them.
+    purge_at: usize,
     /// Where the sweep goes on.
     next: u32,
     /// Slots left to look at: a new revocation starts a whole round from where the last one was.
@@ -32,7 +36,10 @@ impl Relay {
     /// the next calls of [`Relay::handle_timeout`], and are told by [`Relay::poll_ended`].
     pub fn revoke(&mut self, now: Now, revocations: &[Revocation]) {
         self.clock = self.clock.max(now.mono);
-        self.strikes.revoked.purge(now.unix);
+        if self.strikes.revoked.len() > self.strikes.purge_at {
+            self.strikes.revoked.purge(now.unix);
+            self.strikes.purge_at = SLACK.max(2 * self.strikes.revoked.len());
+        }
         for revocation in revocations {
             self.strikes.revoked.add(revocation);
         }
