@@ -68,7 +68,6 @@ pub fn explain(
             return Explained { reason, ..Explained::default() };
         }
     };
-    let Class::Forwarder = verified.class;
     let subject_matches = question.subject.map(|s| SubjectHash::of(s) == verified.subject);
     let room_matches =
         question.room.map(|room| verified.room.is_none_or(|own| own == RoomHash::of(room)));
@@ -87,7 +86,7 @@ pub fn explain(
     Explained {
         valid: reason.is_none(),
         reason: reason.map(str::to_owned),
-        class: Some("forwarder".to_owned()),
+        class: Some(class_name(verified.class).to_owned()),
         subject_hash: Some(hex(&verified.subject.0)),
         subject_matches,
         room_hash: verified.room.map(|room| hex(&room.0)),
@@ -95,6 +94,12 @@ pub fn explain(
         issued_at: secs(verified.issued),
         allocate_by: secs(verified.allocate_by),
         live_until: secs(verified.live_until),
+    }
+}
+
+const fn class_name(class: Class) -> &'static str {
+    match class {
+        Class::Forwarder => "forwarder",
     }
 }
 

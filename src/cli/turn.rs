@@ -72,7 +72,8 @@ pub(super) struct MintArgs {
 Say what a TURN user name was minted for, and whether it still holds. Exits with 1 when nothing \
 new can be allocated with it.
 
-Subject and room are stored as hashes: give --subject or --room to compare.",
+Subject and room are stored as hashes: give --subject or --room to compare. What is revoked only \
+a running gateway knows: ask it with --gateway.",
     after_long_help = "\
 EXAMPLES
   veilgate turn verify '1780000600:k1.Jx3f…'
@@ -265,7 +266,12 @@ fn as_text(explained: &Explained, now: u64) -> String {
         }
     };
     let Some(subject) = &explained.subject_hash else { return text };
-    text.push_str("class        forwarder: reaches the media address, nothing else\n");
+    let class = explained.class.as_deref().unwrap_or("not known");
+    let reach = match class {
+        "forwarder" => ": reaches the media address, nothing else",
+        _ => "",
+    };
+    text.push_str(&format!("class        {class}{reach}\n"));
     text.push_str(&format!("subject      hash {subject}{}\n", told(explained.subject_matches)));
     let room = explained.room_hash.as_ref().map_or_else(
         || "any".to_owned(),

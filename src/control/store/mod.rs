@@ -11,6 +11,8 @@ use std::fs::{self, File, OpenOptions};
 use std::io;
 use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::thread::JoinHandle;
 use std::time::Duration;
 
 use rusqlite::{Connection, ErrorCode};
@@ -73,10 +75,28 @@ impl From<rusqlite::Error> for StoreError {
 
 type Job = Box<dyn FnOnce(&mut Connection) + Send>;
 
-/// The way to the store's thread; clones share it. The last one to go closes the file.
+/// The way to the store's thread; clones share it. The last one to go waits until what was
+/// submitted is done and the file is closed.
 #[derive(Clone, Debug)]
 pub struct Store {
-    jobs: mpsc::Sender<Job>,
+    shared: Arc<Shared>,
+}
+
+#[derive(Debug)]
+struct Shared {
+    /// None: being dropped.
+    jobs: Option<mpsc::Sender<Job>>,
+    thread: Option<JoinHandle<()>>,
+}
+
+impl Drop for Shared {
+    fn drop(&mut self) {
+        // The thread ends when its queue is empty and nobody can add to it.
+        self.jobs = None;
+        if self.thread.take().is_some_and(|thread| thread.join().is_err()) {
+            tracing::error!("the store's thread ended by a panic");
+        }
+    }
 }
 
 impl Store {
@@ -99,8 +119,8 @@ impl Store {
                 tracing::warn!(%error, "the store was not closed properly");
             }
         });
-        spawned.map_err(|error| StoreError::Io { path: path.to_owned(), error })?;
-        Ok(Self { jobs })
+        let thread = spawned.map_err(|error| StoreError::Io { path: path.to_owned(), error })?;
+        Ok(Self { shared: Arc::new(Shared { jobs: Some(jobs), thread: Some(thread) }) })
     }
 
     /// Runs `job` on the store's thread. It runs to its end even when the caller stops waiting.
@@ -130,7 +150,8 @@ impl Store {
             // Nobody may be waiting any more; the work is done all the same.
             let _gone = tell.send(job(connection));
         });
-        self.jobs.try_send(job).map_err(|error| match error {
+        let jobs = self.shared.jobs.as_ref().ok_or(StoreError::Closed)?;
+        jobs.try_send(job).map_err(|error| match error {
             mpsc::error::TrySendError::Full(_) => StoreError::Busy,
             mpsc::error::TrySendError::Closed(_) => StoreError::Closed,
         })?;
