@@ -23,6 +23,8 @@ use serde_json::Value;
 
 /// The gateway's public address.
 pub const GATEWAY: Ipv4Addr = Ipv4Addr::new(10, 78, 0, 1);
+/// A name of the gateway; the hosts file of the browsers' mount namespace knows it.
+pub const HOST: &str = "gateway.veilgate.test";
 /// Another address of the gateway's machine: nobody may reach it through the relay.
 pub const OTHER: Ipv4Addr = Ipv4Addr::new(10, 78, 0, 2);
 /// Where clients live.
@@ -202,11 +204,17 @@ pub fn veilgate() -> Command {
 impl Gateway {
     /// Starts one and waits until it says it is ready.
     pub fn start(shards: usize) -> Self {
+        Self::start_with(shards, &[])
+    }
+
+    /// As [`Self::start`], with further arguments.
+    pub fn start_with(shards: usize, arguments: &[&str]) -> Self {
         let network = Network::new();
         let folder = tempfile::tempdir().expect("a folder");
         let mut command = veilgate();
         command
             .args(serve_arguments(folder.path(), shards))
+            .args(arguments)
             .stdin(Stdio::null())
             .stdout(Stdio::piped())
             .stderr(Stdio::piped());
@@ -318,10 +326,8 @@ impl Gateway {
             }
             let _ = never.recv_timeout(TRY_EVERY);
         }
-        panic!(
-            "the metrics never showed that {what}:\n{}",
-            self.loopback_get("/metrics").expect("the listener answers").1
-        );
+        let (_, text) = self.loopback_get("/metrics").expect("metrics are served");
+        panic!("the metrics never showed that {what}:\n{text}");
     }
 
     /// `curl` from the clients' side, trusting the development authority and nothing else.
