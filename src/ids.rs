@@ -142,7 +142,7 @@ impl SubjectHash {
     /// Of a subject's name.
     #[must_use]
     pub fn of(subject: &str) -> Self {
-        Self(hash8(b"veilgate subject\0", subject))
+        Self(hash(b"veilgate subject\0", subject))
     }
 }
 
@@ -154,16 +154,30 @@ impl RoomHash {
     /// Of a room's name.
     #[must_use]
     pub fn of(room: &str) -> Self {
-        Self(hash8(b"veilgate room\0", room))
+        Self(hash(b"veilgate room\0", room))
     }
 }
 
-fn hash8(label: &[u8], text: &str) -> [u8; 8] {
+/// One TURN credential: the first 16 bytes of SHA-256 of its username.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+pub struct CredentialId(pub [u8; 16]);
+
+impl CredentialId {
+    /// Of a TURN username.
+    #[must_use]
+    pub fn of(username: &str) -> Self {
+        Self(hash(b"veilgate credential\0", username))
+    }
+}
+
+/// The first `N` bytes, at most 32, of SHA-256 of a label and a text.
+fn hash<const N: usize>(label: &[u8], text: &str) -> [u8; N] {
+    const { assert!(N <= 32) };
     let mut context = digest::Context::new(&digest::SHA256);
     context.update(label);
     context.update(text.as_bytes());
-    let mut out = [0; 8];
-    out.copy_from_slice(&context.finish().as_ref()[..8]);
+    let mut out = [0; N];
+    out.copy_from_slice(&context.finish().as_ref()[..N]);
     out
 }
 

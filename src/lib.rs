@@ -28,11 +28,11 @@
 //! |---|---|---|
 //! | - | [`app`], [`cli`], [`ids`], [`time`] | composition root, commands, newtypes |
 //! | 0 | [`wire`] | bytes to types and back, no state |
-//! | 1 | [`auth`], [`metrics`], [`config`] | credentials and tokens; counters; YAML |
+//! | 1 | [`auth`], [`metrics`], [`config`] | credentials, tokens, revocation; counters; YAML |
 //! | 2 | [`relay`], [`session`], [`forward`] | TURN; one remote endpoint; tracks and players |
 //! | 3 | [`engine`] | shards: sockets, routes, timers, what crosses between them |
-//! | 4 | [`control`] | who publishes what, who plays it |
-//! | 6 | [`http`] | TLS, WHIP, WHEP, ICE servers, the page |
+//! | 4 | [`control`] | who publishes what, who plays it; the store, what is revoked |
+//! | 6 | [`http`] | TLS, WHIP, WHEP, ICE servers, admin API, the page |
 //!
 //! Layers 0 to 2 know no socket, clock, thread or runtime: time and randomness are arguments.
 //! Verbs: `handle_*` takes input and `now`, `poll_*` yields output or a deadline, `on_*` reacts to

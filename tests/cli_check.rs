@@ -99,3 +99,37 @@ fn missing_and_binary_files_are_told() {
     home.write("t.yaml", "\t: [\n");
     home.run(&["check", "--config", "t.yaml"]).expect(78);
 }
+
+#[test]
+fn admin_key_and_static_users_are_read_and_never_shown() {
+    let home = Home::configured();
+    let text = home.read("veilgate.yaml");
+    let on = text
+        .replace("# plain_rest: false", "plain_rest: true")
+        .replace("# static_users_file", "static_users_file");
+    home.write("veilgate.yaml", &on);
+    home.write("turn.users", "printer:a-long-password-of-ours\ncamera:short\n");
+    let admin = home.read("admin.key");
+    home.write("admin.key", "too short\n");
+    let ran = home.run(&["check", "--config", "veilgate.yaml"]).expect(78);
+    for words in
+        ["admin.key: an admin key has 32 to 512 characters, not 9", "turn.users:2: the password of"]
+    {
+        assert!(ran.stderr.contains(words), "{words} in {}", ran.stderr);
+    }
+    assert!(!ran.stderr.contains("short:"), "{}", ran.stderr);
+
+    home.write("turn.users", "printer:a-long-password-of-ours\n");
+    home.write("admin.key", &admin);
+    let ran = home.run(&["check", "--config", "veilgate.yaml"]).expect(0);
+    for words in
+        ["auth.plain_rest: plain names", "static users never expire", "turn.users: others than"]
+    {
+        assert!(ran.stderr.contains(words), "{words} in {}", ran.stderr);
+    }
+    for words in ["turn.users (users: 1)", "veilgate.db"] {
+        assert!(ran.stdout.contains(words), "{words} in {}", ran.stdout);
+    }
+    let all = format!("{}{}", ran.stdout, ran.stderr);
+    assert!(!all.contains("a-long-password") && !all.contains(admin.trim()), "{all}");
+}

@@ -11,9 +11,12 @@ fn fresh_folder_gets_configuration_and_private_keys() {
     let home = Home::empty();
     let args = ["init", "conf", "--public-host", "turn.example.org", "--public-ip", "203.0.113.7"];
     let ran = home.run(&args).expect(0);
-    assert_eq!(ran.stdout, "conf/veilgate.yaml\nconf/turn.keys\nconf/token.keys\n");
+    let written = "conf/veilgate.yaml\nconf/turn.keys\nconf/token.keys\nconf/admin.key\n";
+    assert_eq!(ran.stdout, written);
     let mode = |name: &str| home.file(name).metadata().unwrap().permissions().mode() & 0o777;
-    assert_eq!((mode("conf/turn.keys"), mode("conf/token.keys")), (0o600, 0o600));
+    for file in ["conf/turn.keys", "conf/token.keys", "conf/admin.key"] {
+        assert_eq!(mode(file), 0o600, "{file}");
+    }
     assert_ne!(home.read("conf/turn.keys"), home.read("conf/token.keys"));
     let text = home.read("conf/veilgate.yaml");
     assert!(text.contains("host: turn.example.org") && text.contains("ip: 203.0.113.7"));

@@ -56,6 +56,7 @@ fn every_command_has_help_with_examples() {
         &["init"],
         &["turn", "mint"],
         &["turn", "verify"],
+        &["turn", "revoke"],
         &["token", "mint"],
         &["token", "verify"],
     ] {

@@ -6,10 +6,10 @@ use std::time::Duration;
 
 use peer::Peer;
 use peer::gateway::{Gateway, MEDIA, eventually};
+use veilgate::auth::revocation::{Revocation, Target};
 use veilgate::auth::turn::Class;
 use veilgate::ids::SubjectHash;
 use veilgate::metrics::Id;
-use veilgate::relay::{FOREVER, Revocation, Target};
 
 /// Clients of a room, at least one on each of the two shards: the port says on which.
 fn on_both_shards(gateway: &mut Gateway) -> (Peer, Peer) {
@@ -54,11 +54,15 @@ fn revocation_ends_a_sealed_call_on_every_shard() {
         let live = gateway.count(Id::RelayAllocations);
         (live >= 2).then_some(live)
     });
-    for n in 0..40 {
-        let target = Target::Subject(SubjectHash::of(&format!("guest{n}")));
-        let until = gateway.control.now().advanced(Duration::from_secs(3_600)).unix;
-        let revocation = Revocation { target, not_before: FOREVER, until };
-        assert!(gateway.handle().revoke(revocation));
+    let not_before = gateway.control.now().unix;
+    let expires = gateway.control.now().advanced(Duration::from_secs(3_600)).unix;
+    let revocations: Vec<_> = (0..40)
+        .map(|n| Target::Subject(SubjectHash::of(&format!("guest{n}"))))
+        .map(|target| Revocation { target, not_before, expires })
+        .collect();
+    let revocations = revocations.into();
+    for shard in 0..2 {
+        assert!(gateway.engine().revoke(shard, &revocations));
     }
     eventually(|| (gateway.count(Id::RelayAllocations) == 0).then_some(()));
     assert!(gateway.count(Id::RelayAllocationsEndedRevoked) >= live);

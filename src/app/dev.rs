@@ -18,11 +18,13 @@ use rcgen::{
 };
 use serde::{Deserialize, Serialize};
 
+pub use crate::auth::explain::hex;
 use crate::auth::secret::{self, Key};
 use crate::config::{
     Auth, Config, DEFAULT_CREDENTIAL_TTL, DEFAULT_MEDIA_PORT, DEFAULT_METRICS,
-    DEFAULT_SESSION_LIMIT, DEFAULT_UDP_PORT, ENV_TOKEN_KEYS, ENV_TURN_KEYS, KeySource, Limits,
-    Listen, Log, Media, Overrides, Public, Relay, Shards, Tls, default_realm, relay_urls,
+    DEFAULT_SESSION_LIMIT, DEFAULT_STORE, DEFAULT_UDP_PORT, ENV_TOKEN_KEYS, ENV_TURN_KEYS,
+    KeySource, Limits, Listen, Log, Media, Overrides, Public, Relay, Shards, Store, Tls,
+    default_realm, relay_urls,
 };
 use crate::time::Unix;
 
@@ -38,6 +40,7 @@ const BACKDATED: Duration = Duration::from_secs(24 * 3600);
 /// File names in the state directory.
 const TURN_KEYS: &str = "turn.keys";
 const TOKEN_KEYS: &str = "token.keys";
+const ADMIN_KEY: &str = "admin.key";
 const GATEWAY: &str = "gateway.json";
 
 /// What the mint commands and the demo need to know of a development gateway.
@@ -95,6 +98,12 @@ pub fn token_keys(state_dir: &Path) -> KeySource {
     KeySource::File(state_dir.join(TOKEN_KEYS))
 }
 
+/// The file of the admin key of `state_dir`.
+#[must_use]
+pub fn admin_key(state_dir: &Path) -> PathBuf {
+    state_dir.join(ADMIN_KEY)
+}
+
 /// Where state is kept when nobody says: `$XDG_STATE_HOME/veilgate`, else
 /// `~/.local/state/veilgate`. None when there is no home either.
 #[must_use]
@@ -139,11 +148,16 @@ pub fn prepare(
             return Ok(KeySource::Environment(variable));
         }
         let path = state_dir.join(file);
-        make_ring(&path).with_context(|| format!("cannot make {}", path.display()))?;
+        make(&path, || fresh_ring("dev"))
+            .with_context(|| format!("cannot make {}", path.display()))?;
         Ok(KeySource::File(path))
     };
     let turn_keys = ring(TURN_KEYS, overrides.turn_keys_in_environment, ENV_TURN_KEYS)?;
     let token_keys = ring(TOKEN_KEYS, overrides.token_keys_in_environment, ENV_TOKEN_KEYS)?;
+
+    let admin_key = admin_key(state_dir);
+    make(&admin_key, fresh_admin_key)
+        .with_context(|| format!("cannot make {}", admin_key.display()))?;
 
     let mut addresses = vec![
         IpAddr::V4(Ipv4Addr::LOCALHOST),
@@ -181,7 +195,11 @@ pub fn prepare(
             token_keys,
             credential_ttl: DEFAULT_CREDENTIAL_TTL,
             session_limit: DEFAULT_SESSION_LIMIT,
+            admin_key: Some(admin_key),
+            plain_rest: false,
+            static_users: None,
         },
+        store: Store { path: state_dir.join(DEFAULT_STORE) },
         tls,
         shards: overrides.shards.unwrap_or(Shards::Auto),
         log: Log::default(),
@@ -237,12 +255,6 @@ pub fn random<const N: usize>() -> io::Result<[u8; N]> {
     Ok(bytes)
 }
 
-/// `bytes` as lower-case hexadecimal digits.
-#[must_use]
-pub fn hex(bytes: &[u8]) -> String {
-    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
-}
-
 /// The text of a key file with one fresh key.
 ///
 /// # Errors
@@ -257,12 +269,21 @@ pub fn fresh_ring(prefix: &str) -> io::Result<String> {
     ))
 }
 
-fn make_ring(path: &Path) -> io::Result<()> {
+/// The text of a file with a fresh admin key.
+///
+/// # Errors
+/// When there is no randomness.
+pub fn fresh_admin_key() -> io::Result<String> {
+    Ok(format!("{}\n", hex(&random::<32>()?)))
+}
+
+/// Makes a secret file unless it is there.
+fn make(path: &Path, fresh: impl FnOnce() -> io::Result<String>) -> io::Result<()> {
     if path.exists() {
         return Ok(());
     }
-    match create(path, fresh_ring("dev")?.as_bytes(), 0o600) {
-        // Another gateway was faster: its ring is as good.
+    match create(path, fresh()?.as_bytes(), 0o600) {
+        // Another gateway was faster: its secret is as good.
         Err(error) if error.kind() == io::ErrorKind::AlreadyExists => Ok(()),
         other => other,
     }
@@ -405,7 +426,12 @@ mod tests {
         assert_eq!(config.relay.urls, relay_urls("127.0.0.1", 3478, 8443));
         assert_eq!(info.gateway.page, "https://127.0.0.1:8443/");
         assert_eq!(mode(&state), 0o700);
-        for file in [state.join(TURN_KEYS), state.join(TOKEN_KEYS), certs.join("server.key")] {
+        for file in [
+            state.join(TURN_KEYS),
+            state.join(TOKEN_KEYS),
+            state.join(ADMIN_KEY),
+            certs.join("server.key"),
+        ] {
             assert_eq!(mode(&file), 0o600, "{}", file.display());
         }
         assert!(super::super::keys::read(&config.auth.turn_keys).is_ok());
@@ -422,7 +448,8 @@ mod tests {
         let before = files();
         prepare(&state, &certs, &overrides, NOW).unwrap();
         assert_eq!(files(), before, "kept");
-        assert_eq!(fs::read_dir(&state).unwrap().count(), 3, "no leavings");
+        assert_eq!(fs::read_dir(&state).unwrap().count(), 4, "no leavings");
+        assert!(super::super::keys::read_admin(&state.join(ADMIN_KEY)).is_ok());
     }
 
     #[test]

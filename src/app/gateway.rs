@@ -2,7 +2,12 @@
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
 
+use crate::auth::explain::{Explained, Question};
+use crate::auth::turn::MintError;
+use crate::control::revocation::{self, Revocations, RevokeError};
+use crate::control::store::{Record, StoreError};
 use crate::control::{Accepted, Control, IceConfig, Principal, Refusal};
 use crate::http;
 use crate::ids::StreamName;
@@ -13,13 +18,19 @@ use crate::time::Now;
 #[derive(Clone, Debug)]
 pub(super) struct Gateway {
     control: Control,
+    revocations: Revocations,
     exposition: Exposition,
     ready: Arc<AtomicBool>,
 }
 
 impl Gateway {
-    pub(super) fn new(control: Control, exposition: Exposition, ready: Arc<AtomicBool>) -> Self {
-        Self { control, exposition, ready }
+    pub(super) fn new(
+        control: Control,
+        revocations: Revocations,
+        exposition: Exposition,
+        ready: Arc<AtomicBool>,
+    ) -> Self {
+        Self { control, revocations, exposition, ready }
     }
 }
 
@@ -54,6 +65,31 @@ impl http::Gateway for Gateway {
 
     fn ice_config(&self, who: &Principal) -> Result<IceConfig, Refusal> {
         self.control.ice_config(who)
+    }
+
+    fn mint(
+        &self,
+        subject: &str,
+        room: Option<&str>,
+        ttl: Option<Duration>,
+    ) -> Result<IceConfig, MintError> {
+        self.control.mint(subject, room, ttl)
+    }
+
+    fn explain(&self, question: Question<'_>) -> Explained {
+        self.revocations.explain(question)
+    }
+
+    async fn revoke(&self, request: revocation::Request) -> Result<Record, RevokeError> {
+        self.revocations.revoke(request).await
+    }
+
+    async fn revocations(
+        &self,
+        before: Option<i64>,
+        limit: u32,
+    ) -> Result<Vec<Record>, StoreError> {
+        self.revocations.list(before, limit).await
     }
 
     fn ready(&self) -> bool {

@@ -21,6 +21,8 @@ use crate::auth::token::{TokenKeys, TokenRequest};
 use crate::auth::turn::Keys;
 use crate::cli::{ServePlan, print};
 use crate::config::Format;
+use crate::control::revocation::Revocations;
+use crate::control::store::Store;
 use crate::control::{self, Control, Principal};
 use crate::engine::{self, Engine};
 use crate::http;
@@ -41,15 +43,19 @@ const CONTROL_THREADS: usize = 2;
 /// # Errors
 /// What keeps the gateway from starting, in words for its operator.
 pub fn run(plan: ServePlan) -> anyhow::Result<()> {
-    let ServePlan { config, turn_keys, token_keys, dev, rng_seed } = plan;
+    let ServePlan { config, secrets, dev, rng_seed } = plan;
     let format = match config.log.format {
         Format::Text => LogFormat::Text,
         Format::Json => LogFormat::Json,
     };
     // Libraries may log what we would not: offers, tokens, addresses.
     init_log(&format!("warn,veilgate={}", config.log.level.as_str()), format)?;
-    let turn_keys = Arc::new(Keys::new(turn_keys)?);
-    let token_keys = Arc::new(TokenKeys::new(token_keys)?);
+    let turn_keys = Keys::new(secrets.turn_keys)?
+        .accept_plain_names(config.auth.plain_rest)
+        .accept_static_users(secrets.users);
+    let turn_keys = Arc::new(turn_keys);
+    let token_keys = Arc::new(TokenKeys::new(secrets.token_keys)?);
+    let store = Store::open(&config.store.path)?;
     let tls = http::tls::server_config(&read(&config.tls.certificate)?, &read(&config.tls.key)?)
         .with_context(|| format!("{}", config.tls.certificate.display()))?;
     let mut rng = rng_seed.map_or_else(StdRng::from_os_rng, StdRng::seed_from_u64);
@@ -72,6 +78,8 @@ pub fn run(plan: ServePlan) -> anyhow::Result<()> {
     };
     let data_plane = engine::Config { udp: config.listen.udp, media, shards, relay };
     let (engine, events) = Engine::start(&data_plane, &turn_keys, &mut rng)?;
+
+    let revocations = Revocations::start(store, Arc::clone(&turn_keys), engine.handle())?;
 
     let control = Control::new(
         control::Config {
@@ -101,14 +109,20 @@ pub fn run(plan: ServePlan) -> anyhow::Result<()> {
             async move { control.run(events).await }
         });
         tokio::spawn(rotate(control.clone()));
+        tokio::spawn(revocations.clone().run());
         let https = bind(config.listen.https, "HTTPS").await?;
         let loopback = bind(config.listen.metrics, "metrics").await?;
-        let gateway = Gateway::new(control.clone(), exposition, Arc::clone(&ready));
+        let gateway = Gateway::new(control.clone(), revocations, exposition, Arc::clone(&ready));
         let (stop, stopping) = watch::channel(false);
         let slots = Arc::new(Semaphore::new(listener::CONNECTIONS as usize));
         // A browser would apply HSTS for `localhost` to every other port there as well.
         let hsts = if dev.is_some() { Duration::ZERO } else { http::Config::default().hsts };
-        let http = http::Config { hsts, metrics: Some(signalling), ..http::Config::default() };
+        let http = http::Config {
+            hsts,
+            metrics: Some(signalling),
+            admin: secrets.admin,
+            ..http::Config::default()
+        };
         let router = http::router(gateway.clone(), Arc::clone(&token_keys), http);
         let accepting = tokio::spawn(listener::accept(
             https,

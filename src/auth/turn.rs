@@ -10,29 +10,38 @@
 //! no character of the name can be changed. Nothing is looked up to verify one, and no state is
 //! kept.
 //!
+//! Two other kinds of names can be let in ([`Keys::accept_plain_names`],
+//! [`Keys::accept_static_users`]), for clients and back ends that cannot use ours. They are bound
+//! to no room, and nobody knows when they were made.
+//!
 //! Nonces are random and 96 bits wide: rotate a key well before it has minted 2^32 credentials.
 
 use std::fmt;
 use std::time::Duration;
 
 use aws_lc_rs::aead::{AES_128_GCM, Aad, LessSafeKey, NONCE_LEN, Nonce, UnboundKey};
-use aws_lc_rs::{digest, hkdf, hmac};
+use aws_lc_rs::{hkdf, hmac};
 use base64::Engine as _;
 use base64::engine::general_purpose::{STANDARD, URL_SAFE_NO_PAD};
-use boring::hash::{Hasher, MessageDigest};
 
 pub use super::secret::{Key, KeyError};
-use crate::ids::{RoomHash, SubjectHash};
+use super::static_users::{StaticUsers, long_term_keys};
+use crate::ids::{CredentialId, RoomHash, SubjectHash};
 use crate::time::Unix;
 
 /// Longest username that is read, in bytes. Ours are shorter.
 pub const MAX_USERNAME: usize = 160;
 
+/// A moment that never comes; the last one that the store can write down.
+pub const NEVER: Unix = Unix::from_micros(i64::MAX as u64);
+/// Secrets that a plain name, which does not say which one it was made with, is tried against.
+const PLAIN_TRIES: usize = 4;
+
 const SALT: &[u8] = b"veilgate turn credential v1";
 const LABEL_SEAL: &[u8] = b"seal";
 const VERSION: u8 = 1;
-/// version, class, room present, subject, room, `live_until`.
-const SEALED: usize = 3 + 8 + 8 + 8;
+/// version, class, room present, subject, room, `live_until`, `issued`.
+const SEALED: usize = 3 + 8 + 8 + 8 + 8;
 const TAG: usize = 16;
 const BLOB: usize = NONCE_LEN + SEALED + TAG;
 /// Characters of the unpadded base64 of [`BLOB`] bytes.
@@ -118,12 +127,16 @@ pub enum MintError {
 /// allocation needs `now < allocate_by`, a refresh `now < live_until`.
 #[derive(Clone, PartialEq, Eq)]
 pub struct Verified {
+    /// Which credential it is.
+    pub credential: CredentialId,
     /// For whom it was minted.
     pub subject: SubjectHash,
     /// The only room it is good for; none: any.
     pub room: Option<RoomHash>,
     /// What it reaches.
     pub class: Class,
+    /// When it was minted, to the microsecond: what a revocation's `not_before` is compared with.
+    pub issued: Unix,
     /// End of new allocations.
     pub allocate_by: Unix,
     /// End of everything.
@@ -131,7 +144,8 @@ pub struct Verified {
     /// The long-term key of RFC 8489 section 9.2.2, `MD5(username ":" realm ":" password)`.
     pub key: [u8; 16],
     /// The same with SHA-256 (section 18.5.1.2).
-    pub key_sha256: [u8; 32],
+    /// `None` for a static user of whom only the MD5 form is known.
+    pub key_sha256: Option<[u8; 32]>,
 }
 
 impl fmt::Debug for Verified {
@@ -140,6 +154,7 @@ impl fmt::Debug for Verified {
             .field("subject", &self.subject)
             .field("room", &self.room)
             .field("class", &self.class)
+            .field("issued", &self.issued)
             .field("allocate_by", &self.allocate_by)
             .field("live_until", &self.live_until)
             .finish_non_exhaustive()
@@ -169,6 +184,8 @@ struct Entry {
 /// The keys of the relay: the first mints, all verify.
 pub struct Keys {
     entries: Vec<Entry>,
+    plain_names: bool,
+    users: StaticUsers,
 }
 
 impl fmt::Debug for Keys {
@@ -200,7 +217,26 @@ impl Keys {
                 }
             })
             .collect();
-        Ok(Self { entries })
+        Ok(Self { entries, plain_names: false, users: StaticUsers::default() })
+    }
+
+    /// Accepts plain TURN REST names, `expiry:user`, made by whoever has one of the first
+    /// [four](PLAIN_TRIES) secrets. The expiry ends new allocations and live ones alike.
+    #[must_use]
+    pub fn accept_plain_names(self, accept: bool) -> Self {
+        Self { plain_names: accept, ..self }
+    }
+
+    /// Accepts long-lived users.
+    #[must_use]
+    pub fn accept_static_users(self, users: StaticUsers) -> Self {
+        Self { users, ..self }
+    }
+
+    /// Whether every name that verifies says when it was minted and ends at its session limit.
+    #[must_use]
+    pub fn all_are_dated(&self) -> bool {
+        !self.plain_names && self.users.is_empty()
     }
 
     /// Names of the keys, in order: the first mints.
@@ -233,6 +269,7 @@ impl Keys {
         blob.extend_from_slice(&SubjectHash::of(mint.subject).0);
         blob.extend_from_slice(&mint.room.map_or([0; 8], |room| RoomHash::of(room).0));
         blob.extend_from_slice(&live_until.to_be_bytes());
+        blob.extend_from_slice(&now.as_micros().to_be_bytes());
 
         let mut username = format!("{allocate_by}:{}", entry.id);
         let tag = entry
@@ -265,9 +302,58 @@ impl Keys {
         if username.len() > MAX_USERNAME {
             return Err(Refused::Malformed);
         }
+        match self.verify_sealed(username, realm) {
+            Err(Refused::Malformed) => {
+                self.verify_other(username, realm, 0).ok_or(Refused::Malformed)
+            }
+            outcome => outcome,
+        }
+    }
+
+    /// What a name says if it was made with another secret than [`Self::verify`] took it to be:
+    /// plain names do not tell. For `attempt` = 1, 2, … until `None`; `None` at once for all names
+    /// that do tell.
+    #[must_use]
+    pub fn verify_again(&self, username: &str, realm: &str, attempt: usize) -> Option<Verified> {
+        let short = username.len() <= MAX_USERNAME;
+        let sealed = || self.verify_sealed(username, realm) != Err(Refused::Malformed);
+        if !self.plain_names || !short || attempt == 0 || sealed() {
+            return None;
+        }
+        self.verify_other(username, realm, attempt)
+    }
+
+    /// A plain name or a static user.
+    fn verify_other(&self, username: &str, realm: &str, attempt: usize) -> Option<Verified> {
+        let named =
+            |user: &str, until: Unix, key: [u8; 16], key_sha256: Option<[u8; 32]>| Verified {
+                credential: CredentialId::of(username),
+                subject: SubjectHash::of(user),
+                room: None,
+                class: Class::Forwarder,
+                issued: Unix::default(),
+                allocate_by: until,
+                live_until: until,
+                key,
+                key_sha256,
+            };
+        let Some((digits, user)) = username.split_once(':') else {
+            let (key, key_sha256) = self.users.keys(username, realm).filter(|_| attempt == 0)?;
+            return Some(named(username, NEVER, key, key_sha256));
+        };
+        if !self.plain_names || user.is_empty() || !is_number(digits) {
+            return None;
+        }
+        let expiry: u64 = digits.parse().ok()?;
+        let entry = self.entries.iter().take(PLAIN_TRIES).nth(attempt)?;
+        let (key, key_sha256) = minted_keys(username, realm, &entry.mac)?;
+        Some(named(user, Unix::from_secs(expiry).min(NEVER), key, Some(key_sha256)))
+    }
+
+    fn verify_sealed(&self, username: &str, realm: &str) -> Result<Verified, Refused> {
         let (clear, text) = username.split_once('.').ok_or(Refused::Malformed)?;
         let (digits, id) = clear.split_once(':').ok_or(Refused::Malformed)?;
-        if digits.is_empty() || !digits.bytes().all(|b| b.is_ascii_digit()) {
+        if !is_number(digits) {
             return Err(Refused::Malformed);
         }
         let allocate_by: u64 = digits.parse().map_err(|_| Refused::Malformed)?;
@@ -293,26 +379,38 @@ impl Keys {
                 sealed,
             )
             .map_err(|_| Refused::Forged)?;
-        let (subject, room, class, live_until) = read(plain).ok_or(Refused::Malformed)?;
+        let sealed = read(plain).ok_or(Refused::Malformed)?;
         let (key, key_sha256) =
-            long_term_keys(username, realm, &entry.mac).ok_or(Refused::Malformed)?;
+            minted_keys(username, realm, &entry.mac).ok_or(Refused::Malformed)?;
         Ok(Verified {
-            subject,
-            room,
-            class,
+            credential: CredentialId::of(username),
+            subject: sealed.subject,
+            room: sealed.room,
+            class: sealed.class,
+            issued: sealed.issued,
             allocate_by: Unix::from_secs(allocate_by),
-            live_until: Unix::from_secs(live_until),
+            live_until: sealed.live_until,
             key,
-            key_sha256,
+            key_sha256: Some(key_sha256),
         })
     }
 }
 
-fn read(plain: &[u8]) -> Option<(SubjectHash, Option<RoomHash>, Class, u64)> {
+/// What the blob says.
+struct Sealed {
+    subject: SubjectHash,
+    room: Option<RoomHash>,
+    class: Class,
+    live_until: Unix,
+    issued: Unix,
+}
+
+fn read(plain: &[u8]) -> Option<Sealed> {
     let (&[version, class, has_room], rest) = plain.split_first_chunk::<3>()?;
     let (subject, rest) = rest.split_first_chunk::<8>()?;
     let (room, rest) = rest.split_first_chunk::<8>()?;
-    let live_until = u64::from_be_bytes(*rest.first_chunk::<8>()?);
+    let (live_until, rest) = rest.split_first_chunk::<8>()?;
+    let issued = rest.first_chunk::<8>()?;
     if version != VERSION {
         return None;
     }
@@ -321,26 +419,29 @@ fn read(plain: &[u8]) -> Option<(SubjectHash, Option<RoomHash>, Class, u64)> {
         1 => Some(RoomHash(*room)),
         _ => return None,
     };
-    Some((SubjectHash(*subject), room, Class::from_byte(class)?, live_until))
+    Some(Sealed {
+        subject: SubjectHash(*subject),
+        room,
+        class: Class::from_byte(class)?,
+        live_until: Unix::from_secs(u64::from_be_bytes(*live_until)),
+        issued: Unix::from_micros(u64::from_be_bytes(*issued)),
+    })
 }
 
-/// MD5 and SHA-256 of `username ":" realm ":" password`, the password being computed from the
-/// username.
-fn long_term_keys(username: &str, realm: &str, mac: &hmac::Key) -> Option<([u8; 16], [u8; 32])> {
+fn is_number(digits: &str) -> bool {
+    !digits.is_empty() && digits.bytes().all(|b| b.is_ascii_digit())
+}
+
+/// The long-term keys of a name whose password is computed from it.
+fn minted_keys(username: &str, realm: &str, mac: &hmac::Key) -> Option<([u8; 16], [u8; 32])> {
     let mut password = [0; 28];
     let length = STANDARD.encode_slice(hmac::sign(mac, username.as_bytes()), &mut password).ok()?;
-    let mut md5 = Hasher::new(MessageDigest::md5()).ok()?;
-    let mut sha256 = digest::Context::new(&digest::SHA256);
-    for part in [username.as_bytes(), b":", realm.as_bytes(), b":", password.get(..length)?] {
-        md5.update(part).ok()?;
-        sha256.update(part);
-    }
-    let md5 = md5.finish().ok()?.as_ref().try_into().ok()?;
-    Some((md5, sha256.finish().as_ref().try_into().ok()?))
+    long_term_keys(username, realm, password.get(..length)?)
 }
 
 #[cfg(test)]
 mod tests {
+    use boring::hash::MessageDigest;
     use proptest::prelude::*;
 
     use super::*;
@@ -377,6 +478,8 @@ mod tests {
         assert_eq!(verified.subject, SubjectHash::of("user-42"));
         assert_eq!(verified.room, Some(RoomHash::of("lobby")));
         assert_eq!(verified.class, Class::Forwarder);
+        assert_eq!(verified.issued, NOW);
+        assert_eq!(verified.credential, CredentialId::of(&minted.username));
         assert_eq!(verified.allocate_by, Unix::from_secs(1_780_000_600));
         assert_eq!(verified.live_until, Unix::from_secs(1_780_043_200));
         assert_eq!(
@@ -400,7 +503,7 @@ mod tests {
         let expected = boring::hash::hash(MessageDigest::md5(), text.as_bytes()).unwrap();
         assert_eq!(keys.verify(&minted.username, REALM).unwrap().key, expected.as_ref());
         let expected_sha256 = boring::sha::sha256(text.as_bytes());
-        assert_eq!(keys.verify(&minted.username, REALM).unwrap().key_sha256, expected_sha256);
+        assert_eq!(keys.verify(&minted.username, REALM).unwrap().key_sha256, Some(expected_sha256));
         let other = keys.verify(&minted.username, "elsewhere").unwrap();
         assert_ne!(other.key, expected.as_ref(), "the realm matters");
     }
@@ -409,18 +512,18 @@ mod tests {
     fn credential_is_the_one_another_implementation_computes() {
         // From an independent program: HKDF-SHA256, AES-128-GCM, HMAC-SHA1 and MD5 of other
         // libraries over the layout that the head of this file describes.
-        let username = "1780000600:k1.AAECAwQFBgcICQoLLL4EmTiAOw9KkSL1vPcp3WHtBF6a56C4GQjlxGi8gQUj\
-                        ERqvKBv78fEM6Q";
+        let username = "1780000600:k1.AAECAwQFBgcICQoLLL4EmTiAOw9KkSL1vPcp3WHtBF6a56C4GQjlthGAzLzg\
+                        u86NCIpbbl5vn0Gr7HCucQ-Y";
         let key = [
-            0x5e, 0x2c, 0x5f, 0xf2, 0x7b, 0x92, 0xc0, 0xaf, 0x46, 0xb4, 0x94, 0x8b, 0xf4, 0x05,
-            0xd4, 0xbe,
+            0x99, 0x34, 0x4c, 0x0d, 0xd3, 0x1d, 0x1b, 0x5f, 0x77, 0x2d, 0x44, 0x37, 0x05, 0x76,
+            0x49, 0x55,
         ];
         let ring = vec![Key { id: "k1".to_owned(), secret: (0..32).collect() }];
         let keys = Keys::new(ring).unwrap();
         let nonce = std::array::from_fn(|index| index as u8);
         let minted = keys.mint(NOW, &request(), nonce).unwrap();
         assert_eq!(minted.username, username);
-        assert_eq!(minted.credential, "I7Hn0kTS1ukiMBIZh9ydlCjE7is=");
+        assert_eq!(minted.credential, "tx5lv9pg9ICZVQE2iJ/GdJywoNo=");
         assert_eq!(keys.verify(username, REALM).unwrap().key, key);
     }
 
@@ -489,6 +592,72 @@ mod tests {
         }
     }
 
+    /// What any TURN REST back end computes.
+    fn plain_key(secret: &[u8], name: &str) -> [u8; 16] {
+        let mac = hmac::Key::new(hmac::HMAC_SHA1_FOR_LEGACY_USE_ONLY, secret);
+        let password = STANDARD.encode(hmac::sign(&mac, name.as_bytes()));
+        long_term_keys(name, REALM, password.as_bytes()).unwrap().0
+    }
+
+    #[test]
+    fn plain_names_are_good_only_where_they_are_let_in() {
+        let name = "1780000600:alice@example.org";
+        assert_eq!(keys().verify(name, REALM), Err(Refused::Malformed));
+        assert_eq!(keys().verify_again(name, REALM, 1), None);
+        let keys = keys().accept_plain_names(true);
+        let verified = keys.verify(name, REALM).unwrap();
+        assert_eq!(verified.key, plain_key(&[7; 32], name));
+        assert_eq!(verified.subject, SubjectHash::of("alice@example.org"));
+        assert_eq!((verified.room, verified.issued), (None, Unix::default()));
+        let expiry = Unix::from_secs(1_780_000_600);
+        assert_eq!((verified.allocate_by, verified.live_until), (expiry, expiry));
+        assert!(!keys.all_are_dated());
+        for name in ["alice", "1780000600:", ":alice", "+5:alice", "99999999999999999999:alice"] {
+            assert_eq!(keys.verify(name, REALM), Err(Refused::Malformed), "{name}");
+        }
+        let endless = keys.verify("18446744073709551615:alice", REALM).unwrap();
+        assert_eq!(endless.live_until, NEVER);
+    }
+
+    #[test]
+    fn plain_names_are_tried_with_each_of_the_first_secrets() {
+        let ring = |ids: &[u8]| {
+            let keys = ids.iter().map(|id| key(&format!("k{id}"), *id)).collect();
+            Keys::new(keys).unwrap().accept_plain_names(true)
+        };
+        let name = "1780000600:alice";
+        let keys = ring(&[1, 2, 3, 4, 5]);
+        assert_eq!(keys.verify(name, REALM).unwrap().key, plain_key(&[1; 32], name));
+        for attempt in 1..4 {
+            let again = keys.verify_again(name, REALM, attempt).unwrap();
+            assert_eq!(again.key, plain_key(&[attempt as u8 + 1; 32], name));
+        }
+        assert_eq!(keys.verify_again(name, REALM, 4), None, "the work has a bound");
+        let sealed = keys.mint(NOW, &request(), [9; 12]).unwrap();
+        assert_eq!(keys.verify_again(&sealed.username, REALM, 1), None, "it names its key");
+    }
+
+    #[test]
+    fn altered_sealed_name_is_no_plain_one() {
+        let keys = keys().accept_plain_names(true);
+        let minted = keys.mint(NOW, &request(), [9; 12]).unwrap();
+        let longer = minted.username.replacen("1780000600", "1780999999", 1);
+        assert_eq!(keys.verify(&longer, REALM), Err(Refused::Forged));
+    }
+
+    #[test]
+    fn static_users_are_their_own_subjects_and_never_expire() {
+        let users = StaticUsers::parse("printer:0123456789abcdef").unwrap();
+        let keys = keys().accept_static_users(users);
+        let verified = keys.verify("printer", REALM).unwrap();
+        assert_eq!(verified.key, long_term_keys("printer", REALM, b"0123456789abcdef").unwrap().0);
+        assert_eq!(verified.subject, SubjectHash::of("printer"));
+        assert_eq!((verified.allocate_by, verified.live_until), (NEVER, NEVER));
+        assert_eq!(keys.verify("scanner", REALM), Err(Refused::Malformed));
+        assert_eq!(keys.verify_again("printer", REALM, 1), None);
+        assert!(!keys.all_are_dated());
+    }
+
     #[test]
     fn senseless_lives_are_not_minted() {
         let none = Mint { ttl: Duration::from_millis(900), ..request() };
@@ -537,7 +706,7 @@ mod tests {
         }
 
         #[test]
-        fn no_name_of_the_right_shape_panics(at in 0u64.., blob in "[A-Za-z0-9_-]{74}") {
+        fn no_name_of_the_right_shape_panics(at in 0u64.., blob in "[A-Za-z0-9_-]{84}") {
             let name = format!("{at}:k1.{blob}");
             prop_assert!(keys().verify(&name, REALM).is_err());
         }

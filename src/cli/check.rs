@@ -11,7 +11,8 @@ use rustls::sign::CertifiedKey;
 use serde::Serialize;
 
 use super::{Done, EXIT_CONFIG, Failure, OverrideArgs, out};
-use crate::app::keys::{self, Ring};
+use crate::app::keys::{self, Secrets};
+use crate::auth::secret::Key;
 use crate::config::{self, Config, Fault, KeySource, Tls, duration};
 
 /// Check a configuration and say what it means
@@ -88,21 +89,16 @@ pub(super) fn run(args: &CheckArgs) -> Done {
         Ok(checked) => {
             warnings = checked.warnings;
             let config = checked.config;
-            let mut ring = |source: &KeySource| match keys::read(source) {
-                Ok(ring) => {
-                    warnings.extend(ring.warning.clone());
-                    Some(ring)
+            let secrets = keys::read_all(&config.auth);
+            let unfit = certificate(&config.tls);
+            match secrets {
+                Ok(secrets) => {
+                    warnings.extend(secrets.warnings.iter().cloned());
+                    sound = Some((config, secrets));
                 }
-                Err(found) => {
-                    faults.extend(found);
-                    None
-                }
-            };
-            let rings = (ring(&config.auth.turn_keys), ring(&config.auth.token_keys));
-            faults.extend(certificate(&config.tls));
-            if let (Some(turn), Some(token)) = rings {
-                sound = Some((config, turn, token));
+                Err(found) => faults.extend(found),
             }
+            faults.extend(unfit);
         }
         Err(found) => faults = found,
     }
@@ -112,14 +108,14 @@ pub(super) fn run(args: &CheckArgs) -> Done {
             ok: sound.is_some(),
             errors: told(&faults),
             warnings: told(&warnings),
-            config: sound.as_ref().map(|(config, turn, token)| as_json(config, turn, token)),
+            config: sound.as_ref().map(|(config, secrets)| as_json(config, secrets)),
         })?;
     } else {
         for warning in &warnings {
             out::talk(&format!("warning: {warning}"));
         }
-        if let Some((config, turn, token)) = &sound {
-            out::plain(&as_text(config, turn, token))?;
+        if let Some((config, secrets)) = &sound {
+            out::plain(&as_text(config, secrets))?;
         }
     }
     match (sound, args.json) {
@@ -167,11 +163,11 @@ fn certificate(tls: &Tls) -> Option<Fault> {
     }
 }
 
-fn ids(ring: &Ring) -> Vec<&str> {
-    ring.keys.iter().map(|key| key.id.as_str()).collect()
+fn ids(ring: &[Key]) -> Vec<&str> {
+    ring.iter().map(|key| key.id.as_str()).collect()
 }
 
-fn as_json(config: &Config, turn: &Ring, token: &Ring) -> serde_json::Value {
+fn as_json(config: &Config, secrets: &Secrets) -> serde_json::Value {
     let limits = &config.relay.limits;
     serde_json::json!({
         "public": { "host": config.public.host, "ip": config.public.ip },
@@ -190,23 +186,30 @@ fn as_json(config: &Config, turn: &Ring, token: &Ring) -> serde_json::Value {
             },
         },
         "auth": {
-            "turn_keys": { "from": config.auth.turn_keys.to_string(), "ids": ids(turn) },
-            "token_keys": { "from": config.auth.token_keys.to_string(), "ids": ids(token) },
+            "turn_keys": { "from": config.auth.turn_keys.to_string(), "ids": ids(&secrets.turn_keys) },
+            "token_keys": { "from": config.auth.token_keys.to_string(), "ids": ids(&secrets.token_keys) },
             "credential_ttl": duration::show(config.auth.credential_ttl),
             "session_limit": duration::show(config.auth.session_limit),
+            "admin_key_file": config.auth.admin_key,
+            "plain_rest": config.auth.plain_rest,
+            "static_users": {
+                "from": config.auth.static_users,
+                "number": secrets.users.len(),
+            },
         },
+        "store": { "path": config.store.path },
         "tls": { "certificate": config.tls.certificate, "key": config.tls.key },
         "shards": config.shards.to_string(),
         "log": { "level": config.log.level.as_str(), "format": config.log.format.as_str() },
     })
 }
 
-fn as_text(config: &Config, turn: &Ring, token: &Ring) -> String {
+fn as_text(config: &Config, secrets: &Secrets) -> String {
     let mut text = String::new();
     let mut line = |key: &str, value: &dyn std::fmt::Display| {
         let _ = writeln!(text, "{key:<40} {value}");
     };
-    let ring = |source: &KeySource, ring: &Ring| {
+    let ring = |source: &KeySource, ring: &[Key]| {
         format!("{source} (keys: {}; the first mints)", ids(ring).join(", "))
     };
     line("public.host", &config.public.host.as_deref().unwrap_or("none"));
@@ -222,10 +225,19 @@ fn as_text(config: &Config, turn: &Ring, token: &Ring) -> String {
     let limits = &config.relay.limits;
     line("relay.limits.allocations_per_subject", &limits.allocations_per_subject);
     line("relay.limits.allocations_total", &limits.allocations_total);
-    line("auth.turn_keys_file", &ring(&config.auth.turn_keys, turn));
-    line("auth.token_keys_file", &ring(&config.auth.token_keys, token));
+    line("auth.turn_keys_file", &ring(&config.auth.turn_keys, &secrets.turn_keys));
+    line("auth.token_keys_file", &ring(&config.auth.token_keys, &secrets.token_keys));
     line("auth.credential_ttl", &duration::show(config.auth.credential_ttl));
     line("auth.session_limit", &duration::show(config.auth.session_limit));
+    let file = |path: &Option<PathBuf>, none: &str| {
+        path.as_ref().map_or_else(|| none.to_owned(), |path| path.display().to_string())
+    };
+    let admin = file(&config.auth.admin_key, "none (the admin API is closed)");
+    line("auth.admin_key_file", &admin);
+    line("auth.plain_rest", &config.auth.plain_rest);
+    let users = file(&config.auth.static_users, "none");
+    line("auth.static_users_file", &format!("{users} (users: {})", secrets.users.len()));
+    line("store.path", &config.store.path.display());
     line("tls.certificate", &config.tls.certificate.display());
     line("tls.key", &config.tls.key.display());
     line("shards", &config.shards);

@@ -15,7 +15,7 @@ use crate::config::{Overrides, check_overrides};
 #[derive(Args)]
 #[command(
     long_about = "\
-Write veilgate.yaml, with a comment on every key, and two files of fresh random keys (readable \
+Write veilgate.yaml, with a comment on every key, and three files of fresh random keys (readable \
 by their owner alone) into a folder. Nothing that exists is overwritten.",
     after_long_help = "\
 EXAMPLES
@@ -54,6 +54,7 @@ pub(super) fn run(args: &InitArgs) -> Done {
         ("veilgate.yaml", configuration(args.public_host.as_deref(), ip), 0o644),
         ("turn.keys", dev::fresh_ring("turn")?, 0o600),
         ("token.keys", dev::fresh_ring("token")?, 0o600),
+        ("admin.key", dev::fresh_admin_key()?, 0o600),
     ];
     let paths: Vec<PathBuf> = files.iter().map(|(name, ..)| args.folder.join(name)).collect();
     // All or nothing, as far as that can be told beforehand.
@@ -136,6 +137,16 @@ auth:
   credential_ttl: 10m
   # How long an allocation may live at most.
   session_limit: 12h
+  # Whoever holds this key may mint, look at and revoke TURN credentials over HTTPS (/v1/turn).
+  # Leave it out to close that API.
+  admin_key_file: admin.key
+  # For clients and back ends that cannot use our credentials; docs/credentials.md tells the price.
+  # plain_rest: false
+  # static_users_file: turn.users
+
+store:
+  # What must outlive the process: revocations. Its folder must be writable.
+  path: veilgate.db
 
 tls:
   # PEM: the certificate with its intermediates, and its private key.
@@ -163,7 +174,7 @@ mod tests {
     fn written_configuration_is_sound_and_says_the_defaults() {
         let minimal = "\
 public: { host: a.example, ip: 203.0.113.7 }
-auth: { turn_keys_file: turn.keys, token_keys_file: token.keys }
+auth: { turn_keys_file: turn.keys, token_keys_file: token.keys, admin_key_file: admin.key }
 tls: { certificate: /etc/letsencrypt/live/a.example/fullchain.pem, key: /etc/letsencrypt/live/a.example/privkey.pem }
 ";
         let read = |text: &str| {

@@ -73,7 +73,11 @@ impl Origin {
             Self::Development(folder) => development(ENV_TURN_KEYS, dev::turn_keys(folder))?,
         };
         let ring = read(&source)?;
-        turn::Keys::new(ring).map_err(|error| Failure::No(error.into()))
+        let keys = turn::Keys::new(ring).map_err(|error| Failure::No(error.into()))?;
+        let Self::Configuration(config) = self else { return Ok(keys) };
+        let users = config.auth.static_users.as_deref().map(keys::read_users).transpose();
+        let (users, _) = users.map_err(Failure::Config)?.unwrap_or_default();
+        Ok(keys.accept_plain_names(config.auth.plain_rest).accept_static_users(users))
     }
 
     pub(super) fn token_keys(&self) -> Result<TokenKeys, Failure> {

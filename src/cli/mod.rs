@@ -8,6 +8,7 @@ mod check;
 mod init;
 mod keys;
 mod out;
+mod remote;
 mod serve;
 mod token;
 mod turn;
@@ -175,7 +176,7 @@ fn environment() -> Result<Overrides, Failure> {
 #[allow(clippy::disallowed_methods)]
 fn unix_now() -> Unix {
     let since = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH);
-    Unix::from_secs(since.unwrap_or_default().as_secs())
+    Unix::from_micros(u64::try_from(since.unwrap_or_default().as_micros()).unwrap_or(u64::MAX))
 }
 
 /// Reads the command line and does what it says, but for running the gateway itself.

@@ -7,8 +7,7 @@ use clap::Args;
 use super::keys::StateArgs;
 use super::{Failure, OverrideArgs, out, unix_now};
 use crate::app::dev::{self, DevInfo};
-use crate::app::keys;
-use crate::auth::secret::Key;
+use crate::app::keys::{self, Secrets};
 use crate::config::{self, Config};
 
 /// Run the gateway
@@ -60,10 +59,8 @@ pub(super) struct ServeArgs {
 pub struct ServePlan {
     /// The checked configuration.
     pub config: Config,
-    /// The TURN key ring, never empty.
-    pub turn_keys: Vec<Key>,
-    /// The token key ring, never empty.
-    pub token_keys: Vec<Key>,
+    /// Keys and users.
+    pub secrets: Secrets,
     /// Set in development; its [`DevInfo::announce`] is due once the sockets are bound.
     pub dev: Option<DevInfo>,
     /// Seed of randomness that is not cryptographic, to repeat a run.
@@ -96,22 +93,9 @@ pub(super) fn plan(args: &ServeArgs) -> Result<ServePlan, Failure> {
             return Err(Failure::Usage("serve needs --config FILE, or --dev to try it".to_owned()));
         }
     };
-    let (turn, token) = (keys::read(&config.auth.turn_keys), keys::read(&config.auth.token_keys));
-    let (turn, token) = match (turn, token) {
-        (Ok(turn), Ok(token)) => (turn, token),
-        (turn, token) => {
-            let faults = turn.err().into_iter().chain(token.err()).flatten().collect();
-            return Err(Failure::Config(faults));
-        }
-    };
-    for warning in [&turn.warning, &token.warning].into_iter().flatten() {
+    let secrets = keys::read_all(&config.auth).map_err(Failure::Config)?;
+    for warning in &secrets.warnings {
         out::talk(&format!("warning: {warning}"));
     }
-    Ok(ServePlan {
-        config,
-        turn_keys: turn.keys,
-        token_keys: token.keys,
-        dev,
-        rng_seed: args.rng_seed,
-    })
+    Ok(ServePlan { config, secrets, dev, rng_seed: args.rng_seed })
 }

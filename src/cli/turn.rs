@@ -5,20 +5,23 @@ use std::time::Duration;
 
 use anyhow::anyhow;
 use clap::{Args, Subcommand};
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
-use super::keys::KeyArgs;
+use super::keys::{KeyArgs, StateArgs};
+use super::remote::RemoteArgs;
 use super::{Done, EXIT_NO, Failure, out, unix_now};
 use crate::app::dev;
+use crate::auth::explain::{Explained, Question, code, explain};
 use crate::auth::turn::{Class, MAX_USERNAME, Mint, Refused};
 use crate::config::duration;
-use crate::ids::{RoomHash, SubjectHash};
+use crate::time::Unix;
 
-/// Mint and verify TURN credentials
+/// Mint, verify and revoke TURN credentials
 #[derive(Subcommand)]
 pub(super) enum TurnCommand {
     Mint(MintArgs),
     Verify(VerifyArgs),
+    Revoke(RevokeArgs),
 }
 
 /// Mint a short-lived TURN credential
@@ -57,6 +60,9 @@ pub(super) struct MintArgs {
 
     #[command(flatten)]
     keys: KeyArgs,
+
+    #[command(flatten)]
+    remote: RemoteArgs,
 }
 
 /// Say what a TURN user name was minted for, and whether it still holds
@@ -66,7 +72,8 @@ pub(super) struct MintArgs {
 Say what a TURN user name was minted for, and whether it still holds. Exits with 1 when nothing \
 new can be allocated with it.
 
-Subject and room are stored as hashes: give --subject or --room to compare.",
+Subject and room are stored as hashes: give --subject or --room to compare. What is revoked only \
+a running gateway knows: ask it with --gateway.",
     after_long_help = "\
 EXAMPLES
   veilgate turn verify '1780000600:k1.Jx3f…'
@@ -91,17 +98,77 @@ pub(super) struct VerifyArgs {
 
     #[command(flatten)]
     keys: KeyArgs,
+
+    #[command(flatten)]
+    remote: RemoteArgs,
+}
+
+/// Revoke TURN credentials: live allocations end, new ones are refused
+#[derive(Args)]
+#[command(
+    long_about = "\
+Revoke TURN credentials on a running gateway. Allocations that live by them end within two \
+seconds, and no new ones are made; no crash of the gateway forgets it.
+
+A subject or a room loses what was minted up to now. What is minted afterwards is good: to keep \
+somebody out, stop minting for them as well.",
+    after_long_help = "\
+EXAMPLES
+  veilgate turn revoke --subject user-42 --reason 'left the team'
+  veilgate turn revoke --username '1780000600:k1.Jx3f…' --gateway https://turn.example.org \
+--key-file admin.key
+
+Without --gateway the development gateway is asked."
+)]
+pub(super) struct RevokeArgs {
+    #[command(flatten)]
+    what: WhatArgs,
+
+    /// Why, for the list of revocations
+    #[arg(long, value_name = "TEXT")]
+    reason: Option<String>,
+
+    /// Forget the revocation after this span [default: when nothing it struck can be alive]
+    #[arg(long, value_name = "SPAN", value_parser = duration::parse)]
+    keep: Option<Duration>,
+
+    /// Print JSON
+    #[arg(long)]
+    json: bool,
+
+    #[command(flatten)]
+    state: StateArgs,
+
+    #[command(flatten)]
+    remote: RemoteArgs,
+}
+
+#[derive(Args)]
+#[group(required = true, multiple = false)]
+struct WhatArgs {
+    /// One credential, by its TURN user name
+    #[arg(long, value_name = "USERNAME")]
+    username: Option<String>,
+
+    /// All credentials of this subject
+    #[arg(long, value_name = "TEXT")]
+    subject: Option<String>,
+
+    /// All credentials of this room
+    #[arg(long, value_name = "ROOM")]
+    room: Option<String>,
 }
 
 pub(super) fn run(command: &TurnCommand) -> Done {
     match command {
         TurnCommand::Mint(args) => mint(args),
         TurnCommand::Verify(args) => verify(args),
+        TurnCommand::Revoke(args) => revoke(args),
     }
 }
 
 /// One entry of `iceServers`, and when it ends.
-#[derive(Serialize)]
+#[derive(Serialize, Deserialize)]
 struct IceServer {
     urls: Vec<String>,
     username: String,
@@ -111,31 +178,20 @@ struct IceServer {
 }
 
 fn mint(args: &MintArgs) -> Done {
-    let origin = args.keys.origin()?;
-    let keys = origin.turn_keys()?;
-    let lives = origin.lives();
-    let ttl = args.ttl.unwrap_or(lives.ttl);
-    let request = Mint {
-        subject: &args.subject,
-        room: args.room.as_deref(),
-        class: Class::Forwarder,
-        ttl,
-        session_limit: lives.session_limit,
-    };
     if args.subject.is_empty() {
         return Err(Failure::Usage("--subject is empty".to_owned()));
     }
     let now = unix_now();
-    let urls = origin.urls()?;
-    let minted = keys
-        .mint(now, &request, dev::random()?)
-        .map_err(|error| Failure::No(anyhow!("{error}")))?;
-    let server = IceServer {
-        urls,
-        username: minted.username,
-        credential: minted.credential,
-        ttl: ttl.as_secs(),
-        expires_at: minted.allocate_by.as_secs(),
+    let server = match args.remote.given()? {
+        Some(remote) => {
+            let body = serde_json::json!({
+                "subject": args.subject,
+                "room": args.room,
+                "ttl": args.ttl.map(|ttl| ttl.as_secs()),
+            });
+            remote.post("/v1/turn/credentials", &body)?
+        }
+        None => mint_here(args, now)?,
     };
     if args.json {
         return Ok(out::json(&server)?);
@@ -153,25 +209,12 @@ fn mint(args: &MintArgs) -> Done {
     Ok(out::plain(&text)?)
 }
 
-#[derive(Serialize)]
-struct Explained {
-    valid: bool,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    reason: Option<&'static str>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    class: Option<&'static str>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    subject_hash: Option<String>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    room_hash: Option<String>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    allocate_by: Option<u64>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    live_until: Option<u64>,
-}
-
 fn verify(args: &VerifyArgs) -> Done {
-    let keys = args.keys.origin()?.turn_keys()?;
+    let remote = args.remote.given()?;
+    let keys = match remote {
+        Some(_) => None,
+        None => Some(args.keys.origin()?.turn_keys()?),
+    };
     let username = match &args.username {
         Some(username) => username.clone(),
         None => {
@@ -180,84 +223,128 @@ fn verify(args: &VerifyArgs) -> Done {
             text
         }
     };
-    let now = unix_now().as_secs();
-    let verified = match keys.verify(username.trim(), "") {
-        Ok(verified) => verified,
-        Err(refused) => {
-            let reason = match refused {
-                Refused::UnknownKey => "unknown_key",
-                Refused::Malformed => "malformed",
-                Refused::Forged => "forged",
-            };
-            let explained = Explained {
-                valid: false,
-                reason: Some(reason),
-                class: None,
-                subject_hash: None,
-                room_hash: None,
-                allocate_by: None,
-                live_until: None,
-            };
-            if args.json {
-                out::json(&explained)?;
-            } else {
-                out::plain(&format!("not valid: {refused}\n"))?;
-            }
-            return Err(Failure::Told(EXIT_NO));
+    let now = unix_now();
+    let question = Question {
+        username: username.trim(),
+        subject: args.subject.as_deref(),
+        room: args.room.as_deref(),
+    };
+    let explained: Explained = match (remote, keys) {
+        (Some(remote), _) => {
+            let body = serde_json::json!({
+                "username": question.username,
+                "subject": question.subject,
+                "room": question.room,
+            });
+            remote.post("/v1/turn/credentials/verify", &body)?
         }
-    };
-    let subject_fits = args.subject.as_ref().map(|s| SubjectHash::of(s) == verified.subject);
-    let room_fits =
-        args.room.as_ref().map(|room| verified.room.is_none_or(|own| own == RoomHash::of(room)));
-    let (allocate_by, live_until) = (verified.allocate_by.as_secs(), verified.live_until.as_secs());
-    let reason = if subject_fits == Some(false) {
-        Some("other_subject")
-    } else if room_fits == Some(false) {
-        Some("other_room")
-    } else if now >= allocate_by {
-        Some("expired")
-    } else {
-        None
-    };
-    let (class, reach) = match verified.class {
-        Class::Forwarder => ("forwarder", "reaches the media address, nothing else"),
-        Class::Room => ("room", "reaches the other clients of its room, nothing else"),
-    };
-    let explained = Explained {
-        valid: reason.is_none(),
-        reason,
-        class: Some(class),
-        subject_hash: Some(dev::hex(&verified.subject.0)),
-        room_hash: verified.room.map(|room| dev::hex(&room.0)),
-        allocate_by: Some(allocate_by),
-        live_until: Some(live_until),
+        // What is revoked only the gateway knows.
+        (None, Some(keys)) => explain(&keys, now, question, |_| false),
+        (None, None) => return Err(Failure::Told(EXIT_NO)),
     };
     if args.json {
         out::json(&explained)?;
     } else {
-        let told = |fits: Option<bool>| match fits {
-            Some(true) => "  (as given)",
-            Some(false) => "  (not the one given)",
-            None => "",
-        };
-        let mut text = match reason {
-            None => "valid\n".to_owned(),
-            Some(reason) => format!("not valid: {}\n", reason.replace('_', " ")),
-        };
-        text.push_str(&format!("class        {class}: {reach}\n"));
-        text.push_str(&format!(
-            "subject      hash {}{}\n",
-            dev::hex(&verified.subject.0),
-            told(subject_fits)
-        ));
-        let room = verified.room.map_or_else(
-            || "any".to_owned(),
-            |room| format!("hash {}{}", dev::hex(&room.0), told(room_fits)),
-        );
-        text.push_str(&format!("room         {room}\n"));
-        text.push_str(&format!("allocate by  {}\n", out::moment(allocate_by, now)));
-        text.push_str(&format!("live until   {}\n", out::moment(live_until, now)));
-        out::plain(&text)?;
+        out::plain(&as_text(&explained, now.as_secs()))?;
     }
-    if reason.is_some() { Err(Failure::Told(EXIT_NO)) } else { Ok(()) }
+    if explained.valid { Ok(()) } else { Err(Failure::Told(EXIT_NO)) }
+}
+
+fn as_text(explained: &Explained, now: u64) -> String {
+    let told = |matches: Option<bool>| match matches {
+        Some(true) => "  (as given)",
+        Some(false) => "  (not the one given)",
+        None => "",
+    };
+    let mut text = match explained.reason.as_deref() {
+        None => "valid\n".to_owned(),
+        Some(reason) => {
+            let refused = [Refused::UnknownKey, Refused::Malformed, Refused::Forged];
+            let refused = refused.into_iter().find(|refused| code(*refused) == reason);
+            let words = refused.map_or_else(|| reason.replace('_', " "), |r| r.to_string());
+            format!("not valid: {words}\n")
+        }
+    };
+    let Some(subject) = &explained.subject_hash else { return text };
+    let class = explained.class.as_deref().unwrap_or("not known");
+    let reach = match class {
+        "forwarder" => ": reaches the media address, nothing else",
+        "room" => ": reaches the other clients of its room, nothing else",
+        _ => "",
+    };
+    text.push_str(&format!("class        {class}{reach}\n"));
+    text.push_str(&format!("subject      hash {subject}{}\n", told(explained.subject_matches)));
+    let room = explained.room_hash.as_ref().map_or_else(
+        || "any".to_owned(),
+        |room| format!("hash {room}{}", told(explained.room_matches)),
+    );
+    text.push_str(&format!("room         {room}\n"));
+    let moment =
+        |at: Option<u64>, none: &str| at.map_or_else(|| none.to_owned(), |at| out::moment(at, now));
+    text.push_str(&format!("issued       {}\n", moment(explained.issued_at, "not known")));
+    text.push_str(&format!("allocate by  {}\n", moment(explained.allocate_by, "for ever")));
+    text.push_str(&format!("live until   {}\n", moment(explained.live_until, "for ever")));
+    text
+}
+
+/// Mints with the keys of this machine.
+fn mint_here(args: &MintArgs, now: Unix) -> Result<IceServer, Failure> {
+    let origin = args.keys.origin()?;
+    let keys = origin.turn_keys()?;
+    let lives = origin.lives();
+    let ttl = args.ttl.unwrap_or(lives.ttl);
+    let request = Mint {
+        subject: &args.subject,
+        room: args.room.as_deref(),
+        class: Class::Forwarder,
+        ttl,
+        session_limit: lives.session_limit,
+    };
+    let urls = origin.urls()?;
+    let minted = keys
+        .mint(now, &request, dev::random()?)
+        .map_err(|error| Failure::No(anyhow!("{error}")))?;
+    Ok(IceServer {
+        urls,
+        username: minted.username,
+        credential: minted.credential,
+        ttl: ttl.as_secs(),
+        expires_at: minted.allocate_by.as_secs(),
+    })
+}
+
+/// What the gateway says of a revocation.
+#[derive(Serialize, Deserialize)]
+struct Revoked {
+    id: i64,
+    kind: String,
+    hash: String,
+    not_before: u64,
+    expires_at: Option<u64>,
+    reason: Option<String>,
+    made_at: u64,
+}
+
+fn revoke(args: &RevokeArgs) -> Done {
+    let remote = args.remote.given_or_development(&args.state)?;
+    let now = unix_now().as_secs();
+    let body = serde_json::json!({
+        "username": args.what.username,
+        "subject": args.what.subject,
+        "room": args.what.room,
+        "reason": args.reason,
+        "expires_at": args.keep.map(|span| now.saturating_add(span.as_secs())),
+    });
+    let revoked: Revoked = remote.post("/v1/turn/revocations", &body)?;
+    if args.json {
+        return Ok(out::json(&revoked)?);
+    }
+    let until = revoked
+        .expires_at
+        .map_or_else(|| "for ever".to_owned(), |at| format!("until {}", out::moment(at, now)));
+    let what = match revoked.kind.as_str() {
+        "username" => "the credential".to_owned(),
+        kind => format!("all that was minted for the {kind} so far"),
+    };
+    Ok(out::plain(&format!("revoked: {what} (hash {}); kept in force {until}\n", revoked.hash))?)
 }

@@ -8,9 +8,9 @@ use super::section::{At, Found, Notes, Section};
 use super::tree::{self, Value};
 use super::{
     Auth, Checked, Config, DEFAULT_CREDENTIAL_TTL, DEFAULT_MEDIA_PORT, DEFAULT_METRICS,
-    DEFAULT_REALM, DEFAULT_SESSION_LIMIT, DEFAULT_UDP_PORT, ENV_TOKEN_KEYS, ENV_TURN_KEYS, Fault,
-    Format, KeySource, Level, Limits, Listen, Log, Media, Overrides, Public, Relay, Shards, Tls,
-    duration,
+    DEFAULT_REALM, DEFAULT_SESSION_LIMIT, DEFAULT_STORE, DEFAULT_UDP_PORT, ENV_TOKEN_KEYS,
+    ENV_TURN_KEYS, Fault, Format, KeySource, Level, Limits, Listen, Log, Media, Overrides, Public,
+    Relay, Shards, Store, Tls, duration,
 };
 
 /// Longest REALM we send, in bytes: RFC 8489 allows 763, and a 401 must stay small.
@@ -97,6 +97,7 @@ impl Checker<'_> {
         let media = self.media(listen.as_ref());
         let relay = self.relay(public.as_ref(), listen.as_ref());
         let auth = self.auth();
+        let store = self.store();
         let tls = self.tls();
         let shards = self.shards();
         let log = self.log();
@@ -106,6 +107,7 @@ impl Checker<'_> {
             media: media?,
             relay: relay?,
             auth: auth?,
+            store: store?,
             tls: tls?,
             shards: shards?,
             log,
@@ -325,12 +327,52 @@ impl Checker<'_> {
         {
             self.notes.add(limit.at, "auth.session_limit", "is shorter than auth.credential_ttl");
         }
+        let admin_key = self.optional_file(&section, "admin_key_file");
+        let there = section.has("plain_rest");
+        let plain_rest = section.get("plain_rest", yes_or_no);
+        if let Some(Found { value: true, at }) = plain_rest {
+            self.warnings.add(
+                at,
+                "auth.plain_rest",
+                "plain names carry their user in the clear, are bound to no room, and end only \
+                 when their maker said",
+            );
+        }
+        let static_users = self.optional_file(&section, "static_users_file");
+        if let Some(Some(_)) = static_users {
+            self.warnings.add(
+                At::File(section.here),
+                "auth.static_users_file",
+                "static users never expire: a password that leaks is good until it is changed \
+                 here and the gateway restarted",
+            );
+        }
+        if there && plain_rest.is_none() {
+            return None;
+        }
         Some(Auth {
             turn_keys: turn_keys?,
             token_keys: token_keys?,
             credential_ttl: ttl?.value,
             session_limit: limit?.value,
+            admin_key: admin_key?,
+            plain_rest: plain_rest.is_some_and(|found| found.value),
+            static_users: static_users?,
         })
+    }
+
+    fn store(&self) -> Option<Store> {
+        let section = self.root.section("store");
+        let there = section.has("path");
+        let written = section.get("path", |value| match text(value)? {
+            path if path.is_empty() => Err("is empty".to_owned()),
+            path => Ok(path),
+        });
+        if written.is_none() && there {
+            return None;
+        }
+        let path = written.map_or_else(|| DEFAULT_STORE.to_owned(), |found| found.value);
+        Some(Store { path: self.folder.join(path) })
     }
 
     fn tls(&self) -> Option<Tls> {
@@ -375,9 +417,16 @@ impl Checker<'_> {
         }
     }
 
+    /// The inner `None`: it is left out. The outer: a fault was noted.
+    fn optional_file(&self, section: &Section<'_>, key: &str) -> Option<Option<PathBuf>> {
+        if section.has(key) { self.file(section, key, "").map(Some) } else { Some(None) }
+    }
+
     fn file(&self, section: &Section<'_>, key: &str, missing: &str) -> Option<PathBuf> {
         let Some(found) = section.get(key, text) else {
-            section.missing(key, missing);
+            if !missing.is_empty() {
+                section.missing(key, missing);
+            }
             return None;
         };
         self.sound(found, &section.path(key), |path| {
@@ -444,6 +493,13 @@ fn between(least: Duration, most: Duration) -> impl Fn(&Value) -> Result<Duratio
             return Err(format!("{} is not between {least} and {most}", duration::show(span)));
         }
         Ok(span)
+    }
+}
+
+fn yes_or_no(value: &Value) -> Result<bool, String> {
+    match value {
+        Value::Bool(answer) => Ok(*answer),
+        other => Err(format!("expected true or false, found {}", other.kind())),
     }
 }
 

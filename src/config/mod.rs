@@ -32,6 +32,8 @@ pub const DEFAULT_METRICS: SocketAddr =
 pub const DEFAULT_REALM: &str = "veilgate";
 /// Default of `auth.credential_ttl`.
 pub const DEFAULT_CREDENTIAL_TTL: Duration = Duration::from_secs(600);
+/// Default of `store.path`, in the folder of the configuration or of the state.
+pub const DEFAULT_STORE: &str = "veilgate.db";
 /// Default of `auth.session_limit`.
 pub const DEFAULT_SESSION_LIMIT: Duration = Duration::from_secs(12 * 3600);
 
@@ -48,6 +50,8 @@ pub struct Config {
     pub relay: Relay,
     /// Keys and lifetimes of credentials.
     pub auth: Auth,
+    /// What outlives the process.
+    pub store: Store,
     /// The server certificate.
     pub tls: Tls,
     /// Number of data-plane threads.
@@ -129,6 +133,19 @@ pub struct Auth {
     pub credential_ttl: Duration,
     /// How long an allocation may live at most, from the minting of its credential.
     pub session_limit: Duration,
+    /// The file of the key that opens the admin API; none: it is closed.
+    pub admin_key: Option<PathBuf>,
+    /// Whether plain TURN REST names, `expiry:user`, are accepted.
+    pub plain_rest: bool,
+    /// The file of long-lived TURN users.
+    pub static_users: Option<PathBuf>,
+}
+
+/// What outlives the process.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Store {
+    /// The database; made when it is not there.
+    pub path: PathBuf,
 }
 
 /// Where a key ring is.

@@ -100,14 +100,26 @@ pub(super) struct Section<'a> {
 }
 
 /// The schema: every group and its keys.
-pub(super) const SCHEMA: [(&str, &[&str]); 9] = [
-    ("", &["public", "listen", "media", "relay", "auth", "tls", "shards", "log"]),
+pub(super) const SCHEMA: [(&str, &[&str]); 10] = [
+    ("", &["public", "listen", "media", "relay", "auth", "store", "tls", "shards", "log"]),
     ("public", &["host", "ip"]),
     ("listen", &["udp", "https", "metrics"]),
     ("media", &["port"]),
     ("relay", &["realm", "urls", "limits"]),
     ("relay.limits", &["allocations_per_subject", "allocations_total"]),
-    ("auth", &["turn_keys_file", "token_keys_file", "credential_ttl", "session_limit"]),
+    (
+        "auth",
+        &[
+            "turn_keys_file",
+            "token_keys_file",
+            "credential_ttl",
+            "session_limit",
+            "admin_key_file",
+            "plain_rest",
+            "static_users_file",
+        ],
+    ),
+    ("store", &["path"]),
     ("tls", &["certificate", "key"]),
     ("log", &["level", "format"]),
 ];

@@ -38,6 +38,9 @@ fn sound_file_gets_its_defaults() {
     assert_eq!(config.tls.key, Path::new("/etc/key.pem"));
     assert_eq!(config.auth.credential_ttl, Duration::from_secs(600));
     assert_eq!(config.auth.session_limit, Duration::from_secs(43_200));
+    assert_eq!((config.auth.admin_key, config.auth.static_users), (None, None));
+    assert!(!config.auth.plain_rest);
+    assert_eq!(config.store.path, Path::new("/etc/veilgate/veilgate.db"));
     assert_eq!((config.shards, config.log), (Shards::Auto, Log::default()));
 }
 
@@ -70,13 +73,17 @@ relay:
   realm: my realm
   urls: ['turn:192.0.2.1:443?transport=udp', 'turns:a.example']
   limits: { allocations_per_subject: 1, allocations_total: 2 }
-auth: { turn_keys_file: a, token_keys_file: b, credential_ttl: 1m, session_limit: 1h }
+auth:
+  { turn_keys_file: a, token_keys_file: b, credential_ttl: 1m, session_limit: 1h,
+    admin_key_file: e, plain_rest: true, static_users_file: f }
+store: { path: /var/lib/veilgate/db }
 tls: { certificate: c, key: d }
 shards: 3
 log: { level: debug, format: json }
 ";
     let checked = read(text, &Overrides::default()).unwrap();
-    assert_eq!(checked.warnings.len(), 1, "no host: {:?}", checked.warnings);
+    let about: Vec<_> = checked.warnings.iter().map(|warning| warning.key.as_str()).collect();
+    assert_eq!(about, ["public.host", "auth.static_users_file", "auth.plain_rest"]);
     let config = checked.config;
     assert_eq!(config.listen.https.port(), 8443);
     assert_eq!(config.relay.realm, "my realm");
@@ -84,6 +91,10 @@ log: { level: debug, format: json }
     let limits = Limits { allocations_per_subject: 1, allocations_total: 2 };
     assert_eq!(config.relay.limits, limits);
     assert_eq!(config.auth.credential_ttl, Duration::from_secs(60));
+    assert_eq!(config.auth.admin_key.as_deref(), Some(Path::new("/etc/veilgate/e")));
+    assert_eq!(config.auth.static_users.as_deref(), Some(Path::new("/etc/veilgate/f")));
+    assert!(config.auth.plain_rest);
+    assert_eq!(config.store.path, Path::new("/var/lib/veilgate/db"));
     assert_eq!(config.shards.count(64), 3);
     assert_eq!(config.log, Log { level: Level::Debug, format: Format::Json });
 }

@@ -5,6 +5,8 @@
 
 pub mod api;
 mod directory;
+pub mod revocation;
+pub mod store;
 
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
@@ -14,7 +16,7 @@ use rand::rngs::StdRng;
 use rand::{Rng, RngCore};
 use tokio::sync::mpsc::UnboundedReceiver;
 
-use crate::auth::turn::{Class, Keys, Mint};
+use crate::auth::turn::{Class, Keys, Mint, MintError};
 use crate::engine::mailbox::Event;
 use crate::engine::media::StreamShared;
 use crate::engine::parked::{Blueprint, BlueprintRole};
@@ -239,26 +241,35 @@ impl Control {
     /// # Errors
     /// When the subject cannot be sealed into a credential.
     pub fn ice_config(&self, who: &Principal) -> Result<IceConfig, Refusal> {
-        let config = &self.inner.config;
-        let now = self.inner.engine.clock().now();
-        let mint = Mint {
-            subject: &who.subject,
-            room: who.room.as_deref(),
-            class: Class::Forwarder,
-            ttl: config.credential_ttl,
-            session_limit: config.session_limit,
-        };
-        let mut nonce = [0; 12];
-        self.inner.rng.lock().unwrap_or_else(PoisonError::into_inner).fill_bytes(&mut nonce);
-        let minted = self.inner.keys.mint(now.unix, &mint, nonce).map_err(|error| {
+        self.mint(&who.subject, who.room.as_deref(), None).map_err(|error| {
             tracing::error!(%error, "no TURN credential could be minted");
             Refusal::Full
-        })?;
+        })
+    }
+
+    /// A fresh TURN credential for a subject, good for one room or for any.
+    ///
+    /// # Errors
+    /// A `ttl` of less than a second, or longer than the session limit.
+    pub fn mint(
+        &self,
+        subject: &str,
+        room: Option<&str>,
+        ttl: Option<Duration>,
+    ) -> Result<IceConfig, MintError> {
+        let config = &self.inner.config;
+        let now = self.inner.engine.clock().now();
+        let ttl = ttl.unwrap_or(config.credential_ttl);
+        let session_limit = config.session_limit;
+        let mint = Mint { subject, room, class: Class::Forwarder, ttl, session_limit };
+        let mut nonce = [0; 12];
+        self.inner.rng.lock().unwrap_or_else(PoisonError::into_inner).fill_bytes(&mut nonce);
+        let minted = self.inner.keys.mint(now.unix, &mint, nonce)?;
         Ok(IceConfig {
             urls: config.urls.clone(),
             username: minted.username,
             credential: minted.credential,
-            ttl: config.credential_ttl.as_secs(),
+            ttl: ttl.as_secs(),
             expires_at: minted.allocate_by.as_secs(),
         })
     }

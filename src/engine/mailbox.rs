@@ -8,8 +8,9 @@ use mio::Waker;
 use super::endpoint::Endpoint;
 use super::media::{MEDIA_RING, MediaBatch, StreamShared};
 use super::streams::Incoming;
+use crate::auth::revocation::Revocation;
 use crate::ids::{AllocationHandle, SessionId, ShardId};
-use crate::relay::{Alternate, Hairpin, Revocation};
+use crate::relay::{Alternate, Hairpin};
 use crate::session::Reason;
 
 /// Messages other than media waiting for one shard.
@@ -63,8 +64,8 @@ pub enum Message {
         /// The packet.
         payload: Box<[u8]>,
     },
-    /// End allocations, and refuse what made them.
-    Revoke(Revocation),
+    /// Credentials that are no longer good.
+    Revoke(Arc<[Revocation]>),
     /// Send newcomers elsewhere, or serve again.
     Drain(Option<Alternate>),
     /// Leave the loop.

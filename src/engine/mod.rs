@@ -26,6 +26,7 @@ use rand::{Rng, SeedableRng};
 use tokio::sync::mpsc::{UnboundedReceiver, unbounded_channel};
 
 use crate::auth;
+use crate::auth::revocation::Revocation;
 use crate::ids::{SessionId, ShardId};
 use crate::metrics::Published;
 use crate::relay::{self, NonceKeys, Relay};
@@ -238,13 +239,6 @@ impl Handle {
         shard.is_some_and(|m| m.send(Message::Connection(Box::new(incoming))).is_ok())
     }
 
-    /// Ends allocations on every shard, and refuses what made them. False when a shard's mailbox
-    /// is full: ask again.
-    #[must_use]
-    pub fn revoke(&self, revocation: relay::Revocation) -> bool {
-        self.tell_all(|| Message::Revoke(revocation))
-    }
-
     /// Sends clients that want a new allocation elsewhere; `None`: serves them again. False when a
     /// shard's mailbox is full: ask again.
     #[must_use]
@@ -253,8 +247,21 @@ impl Handle {
     }
 
     fn tell_all(&self, message: impl Fn() -> Message) -> bool {
-        let told = self.mailboxes.iter().filter(|mailbox| mailbox.send(message()).is_ok());
+        let told = self.mailboxes.iter().filter(|mailbox| mailbox.order(message()).is_ok());
         told.count() == self.mailboxes.len()
+    }
+
+    /// Data-plane threads.
+    #[must_use]
+    pub fn shards(&self) -> usize {
+        self.mailboxes.len()
+    }
+
+    /// Tells one shard what is revoked. False when its mailbox is full just now.
+    #[must_use]
+    pub fn revoke(&self, shard: usize, revocations: &Arc<[Revocation]>) -> bool {
+        let message = Message::Revoke(Arc::clone(revocations));
+        self.mailboxes.get(shard).is_none_or(|mailbox| mailbox.order(message).is_ok())
     }
 
     /// What shards have counted.

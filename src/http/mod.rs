@@ -1,6 +1,7 @@
-//! Signalling and the page over HTTPS: WHIP (RFC 9725), WHEP, `GET /v1/ice`.
+//! Signalling and the page over HTTPS: WHIP (RFC 9725), WHEP, `GET /v1/ice`; and, for whoever
+//! holds the admin key, TURN credentials under `/v1/turn`.
 //!
-//! Every request carries a token: `Authorization: Bearer <jwt>`, the bare token in the same
+//! Every other request carries a token: `Authorization: Bearer <jwt>`, the bare token in the same
 //! header, or, for clients that cannot set headers, `?access_token=<jwt>` (RFC 6750 section 2.3:
 //! such a URL may end up in logs of proxies, so headers come first). Nothing is read of a body
 //! before the token is found good. There are no cookies, so cross-origin requests are as safe as
@@ -9,6 +10,7 @@
 //! Every error is `application/problem+json` (RFC 9457) with a stable `code`; none carries text
 //! of an offer or an address.
 
+mod admin;
 mod cors;
 mod guard;
 mod headers;
@@ -28,8 +30,13 @@ use axum::middleware::{self, Next};
 use axum::response::Response;
 use axum::routing::{get, post};
 
+use crate::auth::admin::AdminKey;
+use crate::auth::explain::{Explained, Question};
 use crate::auth::token::TokenKeys;
+use crate::auth::turn::MintError;
 use crate::control::api::{Accepted, IceConfig, Principal, Refusal};
+use crate::control::revocation::{self, RevokeError};
+use crate::control::store::{Record, StoreError};
 use crate::ids::StreamName;
 use crate::metrics::Signalling;
 use crate::time::Now;
@@ -71,6 +78,33 @@ pub trait Gateway: Clone + Send + Sync + 'static {
     /// When none can be minted.
     fn ice_config(&self, who: &Principal) -> Result<IceConfig, Refusal>;
 
+    /// A fresh TURN credential for any subject.
+    ///
+    /// # Errors
+    /// A `ttl` that makes no sense.
+    fn mint(
+        &self,
+        subject: &str,
+        room: Option<&str>,
+        ttl: Option<Duration>,
+    ) -> Result<IceConfig, MintError>;
+
+    /// What a TURN username was minted for, and whether it still holds.
+    fn explain(&self, question: Question<'_>) -> Explained;
+
+    /// Revokes TURN credentials: done when it returns, whatever happens then.
+    fn revoke(
+        &self,
+        request: revocation::Request,
+    ) -> impl Future<Output = Result<Record, RevokeError>> + Send;
+
+    /// The newest revocations in force, before a number.
+    fn revocations(
+        &self,
+        before: Option<i64>,
+        limit: u32,
+    ) -> impl Future<Output = Result<Vec<Record>, StoreError>> + Send;
+
     /// Whether new sessions are taken.
     fn ready(&self) -> bool;
 
@@ -91,6 +125,8 @@ pub struct Config {
     pub hsts: Duration,
     /// How long a client may take to send an offer.
     pub body_timeout: Duration,
+    /// The key that opens `/v1/turn`; none: it stays closed.
+    pub admin: Option<AdminKey>,
     /// Where answers are counted.
     pub metrics: Option<Signalling>,
 }
@@ -101,6 +137,7 @@ impl Default for Config {
             origins: Origins::Any,
             hsts: Duration::from_secs(365 * 24 * 3_600),
             body_timeout: Duration::from_secs(10),
+            admin: None,
             metrics: None,
         }
     }
@@ -110,6 +147,7 @@ impl Default for Config {
 struct Shared<G> {
     gateway: G,
     keys: Arc<TokenKeys>,
+    admin: Option<AdminKey>,
     body_timeout: Duration,
 }
 
@@ -118,6 +156,7 @@ impl<G: Clone> Clone for Shared<G> {
         Self {
             gateway: self.gateway.clone(),
             keys: Arc::clone(&self.keys),
+            admin: self.admin.clone(),
             body_timeout: self.body_timeout,
         }
     }
@@ -125,7 +164,8 @@ impl<G: Clone> Clone for Shared<G> {
 
 /// The public router.
 pub fn router<G: Gateway>(gateway: G, keys: Arc<TokenKeys>, config: Config) -> Router {
-    let shared = Shared { gateway, keys, body_timeout: config.body_timeout };
+    let shared =
+        Shared { gateway, keys, admin: config.admin.clone(), body_timeout: config.body_timeout };
     let config = Arc::new(config);
     let api = Router::new()
         .route("/whip/{room}/{stream}", post(whip::publish::<G>).options(whip::endpoint::<G>))
@@ -142,8 +182,15 @@ pub fn router<G: Gateway>(gateway: G, keys: Arc<TokenKeys>, config: Config) -> R
         .route("/v1/ice", get(ice::configuration::<G>).options(ice::options))
         .method_not_allowed_fallback(wrong_method)
         .layer(middleware::from_fn_with_state(Arc::clone(&config), cors::answer));
+    // No CORS here: an admin key has no business in a page.
+    let admin = Router::new()
+        .route("/v1/turn/credentials", post(admin::mint::<G>))
+        .route("/v1/turn/credentials/verify", post(admin::verify::<G>))
+        .route("/v1/turn/revocations", get(admin::revocations::<G>).post(admin::revoke::<G>))
+        .method_not_allowed_fallback(wrong_method);
     Router::new()
         .merge(api)
+        .merge(admin)
         .fallback(page::serve)
         .with_state(shared)
         .layer(DefaultBodyLimit::max(MAX_SDP))

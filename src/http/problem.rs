@@ -7,6 +7,8 @@ use serde::Serialize;
 
 use crate::auth::token::TokenError;
 use crate::control::api::Refusal;
+use crate::control::revocation::RevokeError;
+use crate::control::store::StoreError;
 
 /// When to ask again for a stream nobody publishes yet, seconds.
 const SOON: HeaderValue = HeaderValue::from_static("2");
@@ -64,6 +66,47 @@ impl Problem {
         Self::new(StatusCode::PAYLOAD_TOO_LARGE, "sdp_too_large", detail)
     }
 
+    pub(super) fn large_json() -> Self {
+        let detail = "the body is longer than 16384 bytes";
+        Self::new(StatusCode::PAYLOAD_TOO_LARGE, "body_too_large", detail)
+    }
+
+    pub(super) fn not_json() -> Self {
+        let detail = "the body must be JSON with Content-Type application/json";
+        Self::new(StatusCode::UNSUPPORTED_MEDIA_TYPE, "unsupported_media_type", detail)
+    }
+
+    pub(super) fn bad_json(detail: String) -> Self {
+        Self::new(StatusCode::BAD_REQUEST, "bad_json", detail)
+    }
+
+    pub(super) fn bad_query() -> Self {
+        let detail = "the query is: limit=1…1000 and before=<id>, both optional";
+        Self::new(StatusCode::BAD_REQUEST, "bad_query", detail)
+    }
+
+    /// A well-formed request for something that makes no sense.
+    pub(super) fn senseless(code: &'static str, detail: impl Into<String>) -> Self {
+        Self::new(StatusCode::UNPROCESSABLE_ENTITY, code, detail)
+    }
+
+    pub(super) fn no_admin_api() -> Self {
+        let detail = "the admin API is closed: no auth.admin_key_file is configured";
+        Self::new(StatusCode::NOT_FOUND, "admin_api_closed", detail)
+    }
+
+    pub(super) fn no_admin_key() -> Self {
+        let detail = "the admin key is needed: Authorization: Bearer <key>";
+        let challenge = HeaderValue::from_static("Bearer realm=\"veilgate admin\"");
+        Self::new(StatusCode::UNAUTHORIZED, "admin_key_missing", detail)
+            .with(WWW_AUTHENTICATE, challenge)
+    }
+
+    pub(super) fn wrong_admin_key() -> Self {
+        let detail = "this is not the admin key";
+        Self::new(StatusCode::FORBIDDEN, "admin_key_wrong", detail)
+    }
+
     pub(super) fn broken_body() -> Self {
         let detail = "the request's body broke off";
         Self::new(StatusCode::BAD_REQUEST, "body_incomplete", detail)
@@ -103,6 +146,44 @@ impl From<TokenError> for Problem {
             HeaderValue::from_static("Bearer realm=\"veilgate\", error=\"invalid_token\"");
         Self::new(StatusCode::UNAUTHORIZED, error.code(), error.to_string())
             .with(WWW_AUTHENTICATE, challenge)
+    }
+}
+
+impl From<StoreError> for Problem {
+    fn from(error: StoreError) -> Self {
+        match error {
+            StoreError::DiskFull => {
+                let detail = "the disk is full: nothing was changed";
+                Self::new(StatusCode::INSUFFICIENT_STORAGE, "store_full", detail)
+            }
+            StoreError::TooMany => {
+                let detail = error.to_string();
+                Self::new(StatusCode::INSUFFICIENT_STORAGE, "too_many_revocations", detail)
+            }
+            StoreError::Busy => {
+                let detail = "too much waits for the disk: nothing was changed";
+                Self::new(StatusCode::SERVICE_UNAVAILABLE, "store_busy", detail)
+                    .with(RETRY_AFTER, LATER)
+            }
+            // Paths and SQLite's words are for the operator.
+            other => {
+                tracing::error!(error = %other, "the store failed");
+                let detail = "the store failed; the gateway's log says why";
+                Self::new(StatusCode::INTERNAL_SERVER_ERROR, "store_failed", detail)
+            }
+        }
+    }
+}
+
+impl From<RevokeError> for Problem {
+    fn from(error: RevokeError) -> Self {
+        match error {
+            RevokeError::NoCredential(refused) => {
+                Self::senseless("not_a_credential", refused.to_string())
+            }
+            RevokeError::Senseless(detail) => Self::senseless("bad_revocation", detail),
+            RevokeError::Store(error) => error.into(),
+        }
     }
 }
 

@@ -53,6 +53,7 @@ counters! {
     RelayAllocationsEndedExpired Counter "veilgate_relay_allocations_ended_total" { reason = "expired" } "TURN allocations ended";
     RelayAllocationsEndedReleased Counter "veilgate_relay_allocations_ended_total" { reason = "released" } "TURN allocations ended";
     RelayAllocationsEndedSessionLimit Counter "veilgate_relay_allocations_ended_total" { reason = "session_limit" } "TURN allocations ended";
+    RelayAllocationsEndedRevoked Counter "veilgate_relay_allocations_ended_total" { reason = "revoked" } "TURN allocations ended";
     RelayPermissions Gauge "veilgate_relay_permissions" {} "Live TURN permissions";
     RelayChannels Gauge "veilgate_relay_channels" {} "Live TURN channel bindings";
 
@@ -91,7 +92,6 @@ counters! {
     RelayBytesIn Counter "veilgate_relay_bytes_total" { direction = "from_client" } "Relayed payload bytes";
     RelayBytesOut Counter "veilgate_relay_bytes_total" { direction = "to_client" } "Relayed payload bytes";
     RelayAllocationsEndedDisconnected Counter "veilgate_relay_allocations_ended_total" { reason = "disconnected" } "TURN allocations ended";
-    RelayAllocationsEndedRevoked Counter "veilgate_relay_allocations_ended_total" { reason = "revoked" } "TURN allocations ended";
     RelayAuthRevoked Counter "veilgate_relay_auth_failures_total" { reason = "revoked" } "Unauthenticated requests answered with a 401 challenge, and refused credentials";
     RelayRefusedDraining Counter "veilgate_relay_refused_total" { reason = "draining" } "Authenticated requests refused";
     RelayDropPacketRate Counter "veilgate_relay_dropped_total" { reason = "packet_rate" } "Datagrams dropped without an answer";

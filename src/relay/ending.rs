@@ -2,7 +2,6 @@
 //! draining relay makes no new ones.
 
 use super::ports::IpFamily;
-use super::revoked::{Revocation, Revoked};
 use super::table::Channel;
 use super::{Alternate, Relay};
 use crate::auth::turn::Class;
@@ -24,15 +23,19 @@ pub(super) enum End {
 
 impl Relay {
     /// When [`Relay::handle_timeout`] has something to do; may be early, and is in the past while
-    /// a large batch is being worked off.
+    /// a large batch is being worked off or live allocations are held against a revocation.
     #[must_use]
     pub fn poll_timeout(&self) -> Option<Mono> {
+        if self.strikes.is_sweeping() {
+            return Some(self.clock);
+        }
         self.timers.next()
     }
 
     /// Ends what has expired: allocations, permissions, channels.
     pub fn handle_timeout(&mut self, now: Now, counters: &mut Counters) {
         self.clock = self.clock.max(now.mono);
+        self.sweep(now, counters);
         for _ in 0..TIMEOUT_BATCH {
             let Some(handle) = self.timers.pop_due(now.mono, &mut self.table) else { break };
             let Some(allocation) = self.table.get_mut(handle.index) else { continue };
@@ -86,27 +89,6 @@ impl Relay {
                 self.channels = self.channels.saturating_sub(1);
             }
         }
-    }
-
-    /// Ends the live allocations of revoked credentials and keeps new ones from being made.
-    pub fn revoke(
-        &mut self,
-        now: Now,
-        revocation: &Revocation,
-        counters: &mut Counters,
-    ) -> Revoked {
-        self.clock = self.clock.max(now.mono);
-        let mut ended = 0;
-        for index in self.table.indices() {
-            let hit = self.table.get(index).is_some_and(|allocation| {
-                revocation.hits(&allocation.owner, allocation.allocate_by, &allocation.username)
-            });
-            if hit {
-                self.end(now, index, End::Revoked, counters);
-                ended += 1;
-            }
-        }
-        Revoked { ended, remembered: self.revoked.insert(now.unix, revocation) }
     }
 
     /// From now on new allocations are refused: 300 with the alternate of the client's family (RFC

@@ -65,7 +65,6 @@ pub use limits::{Limits, Rate};
 pub use nonce::{LIFETIME_SECS as NONCE_LIFETIME_SECS, NonceKeys};
 pub use policy::MAX_MEDIA;
 pub use ports::Shared;
-pub use revoked::{CredentialHash, FOREVER, MAX_REVOCATIONS, Revocation, Revoked, Target};
 pub use table::Owner;
 
 use crate::auth::turn::Keys;
@@ -78,7 +77,7 @@ use crate::wire::stun::{Class, Message, Method, attr};
 use limits::{Bucket, Exceeded};
 use policy::{Peer, Policy, Scope};
 use ports::{IpFamily, Ports};
-use revoked::RevokedSet;
+use revoked::Strikes;
 use sketch::ReplyCap;
 use table::{RandomKey, Table};
 use timers::Timers;
@@ -186,7 +185,6 @@ pub struct Relay {
     shard: ShardId,
     policy: Policy,
     ports: Ports,
-    revoked: RevokedSet,
     draining: Option<Alternate>,
     total: Bucket,
     keys: Arc<Keys>,
@@ -196,6 +194,7 @@ pub struct Relay {
     timers: Timers,
     ended: VecDeque<AllocationHandle>,
     cap: ReplyCap,
+    strikes: Strikes,
     /// The latest time any call has seen.
     clock: Mono,
     permissions: u64,
@@ -246,12 +245,12 @@ impl Relay {
         Ok(Self {
             policy: Policy::new(&config.media, relayed, config.shared.clone()),
             ports,
-            revoked: RevokedSet::new(&mut rng),
             draining: None,
             total: Bucket::default(),
             table: Table::new(&mut rng),
             timers: Timers::default(),
             ended: VecDeque::new(),
+            strikes: Strikes::default(),
             clock: Mono::ZERO,
             permissions: 0,
             channels: 0,

@@ -6,8 +6,8 @@
 
 use super::nonce::Shown;
 use super::request::response;
-use super::table::Owner;
 use super::{Handled, Relay, dropped};
+use crate::auth::revocation::Identity;
 use crate::auth::turn::{Refused, Verified};
 use crate::ids::FiveTuple;
 use crate::metrics::{Counters, Id};
@@ -27,13 +27,15 @@ pub(super) enum Signer {
 }
 
 impl Signer {
-    /// For a request; with both attributes the stronger one counts.
-    fn for_request(message: &Message<'_>, key: &[u8]) -> Self {
-        if message.has_integrity_sha256() {
+    /// For a request, with the key it says it was made with; with both attributes the stronger one
+    /// counts. `None`: that form of the key is not known.
+    fn of(message: &Message<'_>, sha256: bool, keys: ([u8; 16], Option<[u8; 32]>)) -> Option<Self> {
+        let key: &[u8] = if sha256 { keys.1.as_ref()? } else { &keys.0 };
+        Some(if message.has_integrity_sha256() {
             Self::Sha256(IntegrityKeySha256::from_bytes(key))
         } else {
             Self::Sha1(IntegrityKey::from_bytes(key))
-        }
+        })
     }
 
     fn verify(&self, message: &Message<'_>) -> bool {
@@ -112,9 +114,10 @@ impl Relay {
         let cached = existing
             .and_then(|index| self.table.get(index))
             .filter(|allocation| *allocation.username == *username);
-        let (md5_key, sha256_key, live_until, fresh) = match cached {
+        let (keys, live_until, who, mut fresh) = match cached {
             Some(allocation) => {
-                (allocation.key, allocation.key_sha256, allocation.live_until, None)
+                let keys = (allocation.key, allocation.key_sha256);
+                (keys, allocation.live_until, allocation.identity(), None)
             }
             None => {
                 let verified = self.keys.verify(username, &self.config.realm).map_err(|why| {
@@ -127,23 +130,30 @@ impl Relay {
                         },
                     )
                 })?;
-                (verified.key, verified.key_sha256, verified.live_until, Some(verified))
+                let keys = (verified.key, verified.key_sha256);
+                (keys, verified.live_until, Identity::from(&verified), Some(verified))
             }
         };
-        let key: &[u8] = if sha256 { &sha256_key } else { &md5_key };
-        let signer = Signer::for_request(message, key);
-        if !signer.verify(message) {
-            return Err(Unproven::Answer(401, Id::RelayAuthBadIntegrity));
+        let mut signer = Signer::of(message, sha256, keys);
+        // Plain TURN REST names do not say which of several secrets they were made with.
+        let mut attempt = 0;
+        while !signer.as_ref().is_some_and(|signer| signer.verify(message)) {
+            attempt += 1;
+            let again = fresh
+                .as_ref()
+                .and_then(|_| self.keys.verify_again(username, &self.config.realm, attempt));
+            let Some(other) = again else {
+                return Err(Unproven::Answer(401, Id::RelayAuthBadIntegrity));
+            };
+            signer = Signer::of(message, sha256, (other.key, other.key_sha256));
+            fresh = Some(other);
+        }
+        let signer = signer.ok_or(Unproven::Answer(401, Id::RelayAuthBadIntegrity))?;
+        if self.is_revoked(now.unix, &who) {
+            return Err(Unproven::Answer(401, Id::RelayAuthRevoked));
         }
         if remaining(now.unix, live_until) == 0 {
             return Err(Unproven::Answer(401, Id::RelayAuthExpired));
-        }
-        // What lives and is revoked has ended already.
-        if let Some(Verified { subject, room, class, allocate_by, .. }) = fresh {
-            let owner = Owner { subject, room, class };
-            if self.revoked.contains(now.unix, &owner, allocate_by, username) {
-                return Err(Unproven::Answer(401, Id::RelayAuthRevoked));
-            }
         }
         Ok(Proven { username, signer, fresh })
     }

@@ -1,155 +1,70 @@
-//! Credentials that are no longer good, whatever they say themselves.
+//! Revocation: allocations whose credential was struck end, and it opens no others.
+//!
+//! New requests are refused from the moment a shard is told. Live allocations are looked through
+//! a batch at a time, so that a large table never holds up media.
 
-use std::collections::HashMap;
+use super::Relay;
+use super::ending::End;
+use crate::auth::revocation::{Identity, Revocation, Revoked};
+use crate::metrics::Counters;
+use crate::time::{Now, Unix};
 
-use aws_lc_rs::digest;
-use rand::Rng;
+/// Slots looked at in one call of [`Relay::handle_timeout`].
+const SWEEP_BATCH: u32 = 2_048;
+/// Targets that are kept, expired or not, before any is forgotten.
+const SLACK: usize = 1_024;
 
-use super::table::{Owner, RandomKey};
-use crate::ids::{RoomHash, SubjectHash};
-use crate::time::Unix;
+/// What is revoked, and how much of the table is still to be held against it.
+#[derive(Default)]
+pub(super) struct Strikes {
+    revoked: Revoked,
+    /// At so many targets the expired ones are forgotten: rarely, as that looks at all of them.
+    purge_at: usize,
+    /// Where the sweep goes on.
+    next: u32,
+    /// Slots left to look at: a new revocation starts a whole round from where the last one was.
+    left: u32,
+}
 
-/// Revocations remembered at a time.
-pub const MAX_REVOCATIONS: usize = 16_384;
-
-/// One credential: the first 8 bytes of SHA-256 of its username.
-#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
-pub struct CredentialHash(pub [u8; 8]);
-
-impl CredentialHash {
-    /// Of a username.
-    #[must_use]
-    pub fn of(username: &str) -> Self {
-        let hash = digest::digest(&digest::SHA256, username.as_bytes());
-        Self(hash.as_ref().first_chunk().copied().unwrap_or_default())
+impl Strikes {
+    pub(super) const fn is_sweeping(&self) -> bool {
+        self.left > 0
     }
 }
 
-/// Whose credentials are revoked.
-#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
-pub enum Target {
-    /// All of a subject.
-    Subject(SubjectHash),
-    /// All that were minted for a room.
-    Room(RoomHash),
-    /// A single one.
-    Credential(CredentialHash),
-}
-
-/// Ends live allocations and keeps new ones from being made.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub struct Revocation {
-    /// Whose.
-    pub target: Target,
-    /// Credentials whose `allocate_by` is this or later stay good: now plus the longest life that
-    /// is handed out spares those minted from now on. [`FOREVER`] spares none.
-    pub not_before: Unix,
-    /// When it may be forgotten: no earlier than `live_until` of the last credential it is about.
-    pub until: Unix,
-}
-
-/// For [`Revocation::not_before`]: later than any credential.
-pub const FOREVER: Unix = Unix::from_micros(u64::MAX);
-
-/// What became of a revocation.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub struct Revoked {
-    /// Live allocations that ended.
-    pub ended: usize,
-    /// False when [`MAX_REVOCATIONS`] others are in force: then the credentials, though not their
-    /// present allocations, are still good.
-    pub remembered: bool,
-}
-
-impl Revocation {
-    /// Whether it is about a credential.
-    pub(super) fn hits(&self, owner: &Owner, allocate_by: Unix, username: &str) -> bool {
-        let meant = match self.target {
-            Target::Subject(subject) => owner.subject == subject,
-            Target::Room(room) => owner.room == Some(room),
-            Target::Credential(hash) => CredentialHash::of(username) == hash,
-        };
-        meant && allocate_by < self.not_before
-    }
-}
-
-/// The revocations in force, found by what a credential says.
-pub(super) struct RevokedSet {
-    entries: HashMap<Target, (Unix, Unix), RandomKey>,
-}
-
-impl RevokedSet {
-    pub(super) fn new(rng: &mut impl Rng) -> Self {
-        Self { entries: HashMap::with_hasher(RandomKey::new(rng)) }
-    }
-
-    /// False when it is full.
-    pub(super) fn insert(&mut self, now: Unix, revocation: &Revocation) -> bool {
-        if revocation.until <= now {
-            return true;
+impl Relay {
+    /// Takes revocations in. Nothing they strike is served from now on; live allocations end in
+    /// the next calls of [`Relay::handle_timeout`], and are told by [`Relay::poll_ended`].
+    pub fn revoke(&mut self, now: Now, revocations: &[Revocation]) {
+        self.clock = self.clock.max(now.mono);
+        if self.strikes.revoked.len() > self.strikes.purge_at {
+            self.strikes.revoked.purge(now.unix);
+            self.strikes.purge_at = SLACK.max(2 * self.strikes.revoked.len());
         }
-        if !self.entries.contains_key(&revocation.target) && self.entries.len() >= MAX_REVOCATIONS {
-            self.entries.retain(|_, (_, until)| *until > now);
-            if self.entries.len() >= MAX_REVOCATIONS {
-                return false;
+        for revocation in revocations {
+            self.strikes.revoked.add(revocation);
+        }
+        self.strikes.left = self.table.slots();
+    }
+
+    pub(super) fn is_revoked(&self, now: Unix, who: &Identity) -> bool {
+        self.strikes.revoked.covers(now, who)
+    }
+
+    /// One batch of the sweep.
+    pub(super) fn sweep(&mut self, now: Now, counters: &mut Counters) {
+        let slots = self.table.slots();
+        for _ in 0..SWEEP_BATCH.min(self.strikes.left) {
+            self.strikes.left -= 1;
+            let index = if self.strikes.next < slots { self.strikes.next } else { 0 };
+            self.strikes.next = index + 1;
+            let struck = self
+                .table
+                .get(index)
+                .is_some_and(|allocation| self.is_revoked(now.unix, &allocation.identity()));
+            if struck {
+                self.end(now, index, End::Revoked, counters);
             }
         }
-        let fresh = (revocation.not_before, revocation.until);
-        let entry = self.entries.entry(revocation.target).or_insert(fresh);
-        *entry = (entry.0.max(fresh.0), entry.1.max(fresh.1));
-        true
-    }
-
-    pub(super) fn contains(
-        &self,
-        now: Unix,
-        owner: &Owner,
-        allocate_by: Unix,
-        username: &str,
-    ) -> bool {
-        // The usual case, and it saves a hash of the name.
-        if self.entries.is_empty() {
-            return false;
-        }
-        let in_force = |target: Target| {
-            let entry = self.entries.get(&target);
-            entry.is_some_and(|(not_before, until)| allocate_by < *not_before && now < *until)
-        };
-        in_force(Target::Subject(owner.subject))
-            || owner.room.is_some_and(|room| in_force(Target::Room(room)))
-            || in_force(Target::Credential(CredentialHash::of(username)))
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use rand::SeedableRng;
-    use rand::rngs::StdRng;
-
-    use super::*;
-    use crate::auth::turn::Class;
-
-    #[test]
-    fn set_is_bounded_and_makes_room_by_forgetting_what_is_over() {
-        let mut set = RevokedSet::new(&mut StdRng::seed_from_u64(1));
-        let at = Unix::from_secs;
-        let revoke = |n: usize, until| Revocation {
-            target: Target::Subject(SubjectHash((n as u64).to_be_bytes())),
-            not_before: FOREVER,
-            until,
-        };
-        for n in 0..MAX_REVOCATIONS {
-            assert!(set.insert(at(0), &revoke(n, at(10 + (n as u64 % 2) * 10))));
-        }
-        assert!(!set.insert(at(9), &revoke(MAX_REVOCATIONS, at(20))), "all are in force");
-        assert!(set.insert(at(9), &revoke(0, at(30))), "known ones are prolonged");
-        assert!(set.insert(at(10), &revoke(MAX_REVOCATIONS, at(20))));
-        let owner = Owner {
-            subject: SubjectHash(0_u64.to_be_bytes()),
-            room: None,
-            class: Class::Forwarder,
-        };
-        assert!(set.contains(at(29), &owner, at(1), "name"));
-        assert!(!set.contains(at(30), &owner, at(1), "name"));
     }
 }

@@ -9,8 +9,9 @@ use rand::Rng;
 use super::limits::Bucket;
 use super::policy::{MAX_MEDIA, Peer};
 use super::ports::IpFamily;
+use crate::auth::revocation::Identity;
 use crate::auth::turn::Class;
-use crate::ids::{AllocationHandle, FiveTuple, RoomHash, SubjectHash, Transport};
+use crate::ids::{AllocationHandle, CredentialId, FiveTuple, RoomHash, SubjectHash, Transport};
 use crate::time::{Mono, Unix};
 use crate::wire::stun::TransactionId;
 
@@ -61,7 +62,6 @@ pub(super) struct Allocation {
     pub(super) permissions: [Mono; MAX_MEDIA],
     /// Deadline of this allocation's current entry in the timer heap.
     pub(super) armed: Mono,
-    pub(super) allocate_by: Unix,
     pub(super) live_until: Unix,
     /// Seconds granted by the Allocate and RESERVATION-TOKEN (0: none), for the answer to its
     /// retransmission.
@@ -71,11 +71,24 @@ pub(super) struct Allocation {
     pub(super) created_by: TransactionId,
     /// The long-term keys of `username`: MD5 and SHA-256.
     pub(super) key: [u8; 16],
-    pub(super) key_sha256: [u8; 32],
+    pub(super) key_sha256: Option<[u8; 32]>,
     pub(super) username: Box<str>,
+    /// Which credential that is, and when it was minted: what revocations name.
+    pub(super) credential: CredentialId,
+    pub(super) issued: Unix,
 }
 
 impl Allocation {
+    /// What a revocation can name.
+    pub(super) fn identity(&self) -> Identity {
+        Identity {
+            credential: self.credential,
+            subject: self.owner.subject,
+            room: self.owner.room,
+            issued: self.issued,
+        }
+    }
+
     /// When the last of its relayed addresses ends.
     pub(super) fn expires(&self) -> Mono {
         let [v4, v6] = &self.relayed;
@@ -132,6 +145,13 @@ impl Table {
         self.by_tuple.len()
     }
 
+    /// Slots, live or free.
+    pub(super) fn slots(&self) -> u32 {
+        let full = self.chunks.len().saturating_sub(1) * CHUNK;
+        let last = self.chunks.last().map_or(0, Vec::len);
+        u32::try_from(full + last).unwrap_or(u32::MAX)
+    }
+
     /// Live allocations of a subject.
     pub(super) fn of_subject(&self, subject: SubjectHash) -> u32 {
         self.by_subject.get(&subject).copied().unwrap_or(0)
@@ -154,11 +174,6 @@ impl Table {
             self.by_port.remove(&port_key(family, port));
         }
         (port != 0).then_some(port)
-    }
-
-    /// Indices that may be in use.
-    pub(super) fn indices(&self) -> std::ops::Range<u32> {
-        0..self.chunks.iter().map(|chunk| chunk.len() as u32).sum()
     }
 
     fn slot(&self, index: u32) -> Option<&Slot> {
@@ -358,14 +373,15 @@ mod tests {
             channels: [Channel::default(); MAX_CHANNELS],
             permissions: [Mono::ZERO; MAX_MEDIA],
             armed: Mono::ZERO,
-            allocate_by: Unix::from_secs(1),
             live_until: Unix::from_secs(1),
             granted: 600,
             reservation: 0,
             created_by: TransactionId([0; 12]),
             key: [0; 16],
-            key_sha256: [0; 32],
+            key_sha256: None,
             username: "u".into(),
+            credential: CredentialId::of("u"),
+            issued: Unix::from_secs(0),
         }
     }
 

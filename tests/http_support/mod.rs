@@ -11,11 +11,17 @@ use axum::http::{HeaderMap, Request, StatusCode};
 use rand::SeedableRng;
 use rand::rngs::StdRng;
 use tower::ServiceExt;
+use veilgate::auth::admin::AdminKey;
+use veilgate::auth::explain::{Explained, Question};
+use veilgate::auth::revocation::{Revocation, Target};
 use veilgate::auth::secret::Key;
 use veilgate::auth::token::{TokenKeys, TokenRequest};
+use veilgate::auth::turn::{MintError, NEVER};
 use veilgate::control::api::{Accepted, IceConfig, Principal, Refusal};
+use veilgate::control::revocation::{self, RevokeError, What};
+use veilgate::control::store::{Record, StoreError};
 use veilgate::http::{Config, Gateway, router};
-use veilgate::ids::{StreamId, StreamName};
+use veilgate::ids::{StreamId, StreamName, SubjectHash};
 use veilgate::session::negotiate;
 use veilgate::time::{Mono, Now, Unix};
 use veilgate::wire::media::StreamSpec;
@@ -32,12 +38,18 @@ pub(crate) enum Call {
     Publish(String, Principal),
     Play(String, Principal),
     Close(String, Option<Principal>),
+    Mint(String, Option<String>, Option<Duration>),
+    Explain(String, Option<String>, Option<String>),
+    Revoke(What, Option<String>, Option<Unix>, Option<Unix>),
+    Revocations(Option<i64>, u32),
 }
 
 #[derive(Clone, Default)]
 pub(crate) struct Fake {
     pub(crate) refusal: Arc<Mutex<Option<Refusal>>>,
     pub(crate) calls: Arc<Mutex<Vec<Call>>>,
+    /// Next answer to a revocation or to the question for them.
+    pub(crate) store: Arc<Mutex<Option<RevokeError>>>,
 }
 
 impl Fake {
@@ -55,6 +67,15 @@ impl Fake {
     pub(crate) fn calls(&self) -> Vec<Call> {
         self.calls.lock().expect("not poisoned").clone()
     }
+}
+
+fn record(id: i64, reason: Option<String>) -> Record {
+    let revocation = Revocation {
+        target: Target::Subject(SubjectHash::of("alice")),
+        not_before: Unix::from_secs(NOW),
+        expires: if id == 9 { NEVER } else { Unix::from_secs(NOW + 60) },
+    };
+    Record { id, revocation, reason, made_at: Unix::from_secs(NOW) }
 }
 
 fn accepted(plan: &negotiate::AnswerPlan) -> Accepted {
@@ -110,6 +131,49 @@ impl Gateway for Fake {
         })
     }
 
+    fn mint(
+        &self,
+        subject: &str,
+        room: Option<&str>,
+        ttl: Option<Duration>,
+    ) -> Result<IceConfig, MintError> {
+        let call = Call::Mint(subject.to_owned(), room.map(str::to_owned), ttl);
+        self.calls.lock().expect("not poisoned").push(call);
+        if ttl == Some(Duration::ZERO) {
+            return Err(MintError::NoLife);
+        }
+        let who = Principal { subject: subject.to_owned(), room: None, jti: String::new() };
+        Ok(self.ice_config(&who).expect("always"))
+    }
+
+    fn explain(&self, question: Question<'_>) -> Explained {
+        let own = |text: Option<&str>| text.map(str::to_owned);
+        let username = question.username.to_owned();
+        let call = Call::Explain(username, own(question.subject), own(question.room));
+        self.calls.lock().expect("not poisoned").push(call);
+        Explained { reason: Some("revoked".to_owned()), ..Explained::default() }
+    }
+
+    async fn revoke(&self, request: revocation::Request) -> Result<Record, RevokeError> {
+        let revocation::Request { what, reason, not_before, expires } = request;
+        let call = Call::Revoke(what, reason.clone(), not_before, expires);
+        self.calls.lock().expect("not poisoned").push(call);
+        match self.store.lock().expect("not poisoned").take() {
+            Some(error) => Err(error),
+            None => Ok(record(7, reason)),
+        }
+    }
+
+    async fn revocations(
+        &self,
+        before: Option<i64>,
+        limit: u32,
+    ) -> Result<Vec<Record>, StoreError> {
+        self.calls.lock().expect("not poisoned").push(Call::Revocations(before, limit));
+        let count = i64::from(limit.min(3));
+        Ok((0..count).map(|i| record(9 - i, None)).collect())
+    }
+
     fn ready(&self) -> bool {
         self.refusal.lock().expect("not poisoned").is_none()
     }
@@ -154,6 +218,14 @@ pub(crate) fn lobby() -> String {
 
 pub(crate) fn app(fake: &Fake) -> Router {
     router(fake.clone(), Arc::new(our_keys()), Config::default())
+}
+
+pub(crate) const ADMIN_KEY: &str = "an-admin-key-for-tests-of-32-bytes";
+
+/// With the admin API open.
+pub(crate) fn admin_app(fake: &Fake) -> Router {
+    let admin = Some(AdminKey::read(ADMIN_KEY).expect("long enough"));
+    router(fake.clone(), Arc::new(our_keys()), Config { admin, ..Config::default() })
 }
 
 pub(crate) struct Answer {

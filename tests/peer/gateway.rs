@@ -22,8 +22,8 @@ pub struct Gateway {
     engine: Option<Engine>,
     pub control: Control,
     pub udp: SocketAddr,
-    keys: Arc<Keys>,
-    runtime: tokio::runtime::Runtime,
+    pub keys: Arc<Keys>,
+    pub runtime: tokio::runtime::Runtime,
     minted: u8,
 }
 
@@ -77,6 +77,11 @@ impl Gateway {
         let running = control.clone();
         runtime.spawn(async move { running.run(events).await });
         Self { engine: Some(engine), control, udp, keys, runtime, minted: 0 }
+    }
+
+    /// The data plane.
+    pub fn engine(&self) -> Handle {
+        self.engine.as_ref().expect("running").handle()
     }
 
     pub fn mint(&mut self, subject: &str) -> Minted {
@@ -137,10 +142,6 @@ impl Gateway {
         let mut peer = Peer::allocate(self.udp, remote.media, &minted);
         peer.connect(&identity, "plyufrag", &remote);
         (peer, remote, accepted.resource)
-    }
-
-    pub fn handle(&self) -> Handle {
-        self.engine.as_ref().expect("running").handle()
     }
 
     pub fn count(&self, id: Id) -> u64 {

@@ -157,12 +157,23 @@ pub struct Peer {
 impl Peer {
     /// Allocates with a minted credential, asserting the 401 round.
     pub fn allocate(server: SocketAddr, media: SocketAddr, minted: &Minted) -> Self {
+        let peer = Self::try_allocate(server, media, &minted.username, &minted.credential);
+        peer.unwrap_or_else(|code| panic!("refused: {code}"))
+    }
+
+    /// As [`Self::allocate`]; the code of a refusal.
+    pub fn try_allocate(
+        server: SocketAddr,
+        media: SocketAddr,
+        username: &str,
+        credential: &str,
+    ) -> Result<Self, u16> {
         let socket = UdpSocket::bind((server.ip(), 0)).expect("loopback");
         socket.set_read_timeout(Some(PATIENCE)).expect("socket option");
         let mut peer = Self {
             socket,
             server,
-            username: minted.username.clone(),
+            username: username.to_owned(),
             key: IntegrityKey::from_bytes(&[]),
             realm: String::new(),
             nonce: String::new(),
@@ -178,13 +189,14 @@ impl Peer {
         assert_eq!(challenge.error_code(), Some(401));
         peer.realm = challenge.text(attr::REALM).expect("realm").to_owned();
         peer.nonce = challenge.text(attr::NONCE).expect("nonce").to_owned();
-        peer.key = IntegrityKey::long_term(&minted.username, &peer.realm, &minted.credential)
-            .expect("MD5 works");
+        peer.key = IntegrityKey::long_term(username, &peer.realm, credential).expect("MD5 works");
         let answer = peer.request(Method::ALLOCATE, true, udp);
         let answer = Message::parse(&answer).expect("STUN");
-        assert_eq!(answer.class(), Class::Success, "{:?}", answer.error_code());
+        if answer.class() != Class::Success {
+            return Err(answer.error_code().expect("a code"));
+        }
         peer.relayed = answer.xor_address(attr::XOR_RELAYED_ADDRESS).expect("relayed address");
-        peer
+        Ok(peer)
     }
 
     fn id(&mut self) -> TransactionId {

@@ -29,13 +29,8 @@ impl Shard {
             }
             Message::Adopt { endpoint, allocation } => self.adopt(endpoint, allocation),
             Message::Hairpin { hairpin, payload } => self.deliver_hairpin(&hairpin, &payload),
-            Message::Revoke(revocation) => {
-                let now = self.now;
-                let done = self.parts.relay.revoke(now, &revocation, &mut self.counters);
-                if !done.remembered {
-                    tracing::error!("too many revocations are in force; one is not remembered");
-                }
-            }
+            // Its allocations end with this turn's timers.
+            Message::Revoke(revocations) => self.parts.relay.revoke(self.now, &revocations),
             Message::Drain(alternate) => self.parts.relay.set_draining(alternate),
             Message::Stop => self.stopping = true,
         }

@@ -1,7 +1,6 @@
 //! Reserved ports, rates, revocation, draining.
 
 use super::*;
-use crate::ids::SubjectHash;
 
 const TRANSPORT: (u16, &[u8]) = (attr::REQUESTED_TRANSPORT, UDP);
 
@@ -124,72 +123,6 @@ fn one_allocations_rate_is_not_anothers_but_the_total_is_everybodys() {
     assert_eq!(rig.bind(0x4000, media()), Ok(()));
     assert_eq!(flood(&mut rig), 25, "75 in all");
     assert!(rig.count(Id::RelayDropTotalRate) > 0);
-}
-
-fn revocation(target: Target) -> Revocation {
-    Revocation { target, not_before: FOREVER, until: Unix::from_secs(1_780_043_200) }
-}
-
-#[test]
-fn revocation_ends_live_allocations_and_refuses_what_made_them() {
-    let subject = Target::Subject(SubjectHash::of("user-42"));
-    let room = Target::Room(RoomHash::of("lobby"));
-    let name = mint("user-42", 600, 43_200).username;
-    for target in [subject, room, Target::Credential(CredentialHash::of(&name))] {
-        let mut rig = Rig::connected(Some(0x4000));
-        let handle = rig.handle();
-        let revocation = revocation(target);
-        let done = rig.relay.revoke(rig.now, &revocation, &mut rig.counters);
-        assert_eq!(done, Revoked { ended: 1, remembered: true });
-        assert_eq!((rig.allocations(), rig.relay.poll_ended()), (0, Some(handle)));
-        assert_eq!(rig.count(Id::RelayAllocationsEndedRevoked), 1);
-        assert_eq!((rig.count(Id::RelayPermissions), rig.count(Id::RelayChannels)), (0, 0));
-        assert_eq!(rig.relay.route(handle, &media()), None);
-        assert_eq!(rig.send(&[0x40, 0, 0, 1, 9]), Handled::Dropped);
-        assert_eq!(rig.request(Method::ALLOCATE, &[TRANSPORT]), Err(401));
-        assert_eq!(rig.refresh(600), Err(401));
-        assert_eq!(rig.count(Id::RelayAuthRevoked), 2);
-    }
-}
-
-#[test]
-fn revocation_spares_other_credentials() {
-    let mut rig = Rig::allocated();
-    let other = mint("user-42", 601, 43_200).username;
-    for target in [
-        Target::Subject(SubjectHash::of("mallory")),
-        Target::Room(RoomHash::of("elsewhere")),
-        Target::Credential(CredentialHash::of(&other)),
-    ] {
-        let done = rig.relay.revoke(rig.now, &revocation(target), &mut rig.counters);
-        assert_eq!(done.ended, 0);
-    }
-    assert_eq!(rig.refresh(600), Ok(()));
-    rig.user = mint("user-42", 601, 43_200);
-    move_to(&mut rig, "198.51.100.7:5001");
-    assert_eq!(rig.request(Method::ALLOCATE, &[TRANSPORT]), Err(401), "that one is revoked");
-    rig.user = mint("user-42", 602, 43_200);
-    rig.allocate();
-}
-
-#[test]
-fn revocation_of_a_subject_spares_what_is_minted_later_and_is_forgotten() {
-    let mut rig = Rig::allocated();
-    let revocation = Revocation {
-        target: Target::Subject(SubjectHash::of("user-42")),
-        not_before: Unix::from_secs(1_780_000_601),
-        until: Unix::from_secs(1_780_000_100),
-    };
-    assert_eq!(rig.relay.revoke(rig.now, &revocation, &mut rig.counters).ended, 1);
-    assert_eq!(rig.request(Method::ALLOCATE, &[TRANSPORT]), Err(401));
-    rig.user = mint("user-42", 601, 43_200);
-    rig.allocate();
-    rig.user = mint("user-42", 600, 43_200);
-    move_to(&mut rig, "198.51.100.7:5001");
-    rig.wait(Duration::from_millis(99_999));
-    assert_eq!(rig.request(Method::ALLOCATE, &[TRANSPORT]), Err(401));
-    rig.wait(Duration::from_millis(1));
-    assert_eq!(rig.request(Method::ALLOCATE, &[TRANSPORT]), Ok(()));
 }
 
 #[test]

@@ -6,6 +6,7 @@ mod bounds;
 mod fuzz;
 mod ipv6;
 mod peers;
+mod revoke;
 mod room;
 mod sha256;
 mod streams;
