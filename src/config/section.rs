@@ -106,7 +106,10 @@ pub(super) const SCHEMA: [(&str, &[&str]); 9] = [
     ("listen", &["udp", "https", "metrics"]),
     ("media", &["port"]),
     ("relay", &["realm", "urls", "limits"]),
-    ("relay.limits", &["allocations_per_subject", "allocations_total"]),
+    (
+        "relay.limits",
+        &["allocations_per_subject", "allocations_total", "packets_per_second", "bits_per_second"],
+    ),
     ("auth", &["turn_keys_file", "token_keys_file", "credential_ttl", "session_limit"]),
     ("tls", &["certificate", "key"]),
     ("log", &["level", "format"]),
