@@ -71,6 +71,10 @@ pub fn run(plan: ServePlan) -> anyhow::Result<()> {
         limits: relay::Limits {
             allocations: config.relay.limits.allocations_total.div_ceil(u32::try_from(shards)?),
             allocations_per_subject: config.relay.limits.allocations_per_subject,
+            allocation_rate: relay::Rate {
+                packets: config.relay.limits.packets_per_second,
+                bits: config.relay.limits.bits_per_second.into(),
+            },
             ..relay::Limits::default()
         },
         shards: u16::try_from(shards)?,

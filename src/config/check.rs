@@ -276,7 +276,14 @@ impl Checker<'_> {
         let per_subject =
             limit("allocations_per_subject", defaults.allocations_per_subject, 100_000);
         let total = limit("allocations_total", defaults.allocations_total, 10_000_000);
-        Some(Limits { allocations_per_subject: per_subject?, allocations_total: total? })
+        let packets = limit("packets_per_second", defaults.packets_per_second, 10_000_000);
+        let bits = limit("bits_per_second", defaults.bits_per_second, u32::MAX.into());
+        Some(Limits {
+            allocations_per_subject: per_subject?,
+            allocations_total: total?,
+            packets_per_second: packets?,
+            bits_per_second: bits?,
+        })
     }
 
     fn auth(&self) -> Option<Auth> {

@@ -114,11 +114,20 @@ pub struct Limits {
     pub allocations_per_subject: u32,
     /// Live allocations of this node.
     pub allocations_total: u32,
+    /// Packets a second that one allocation's client may send.
+    pub packets_per_second: u32,
+    /// Bits of payload a second that one allocation's client may send.
+    pub bits_per_second: u32,
 }
 
 impl Default for Limits {
     fn default() -> Self {
-        Self { allocations_per_subject: 32, allocations_total: 100_000 }
+        Self {
+            allocations_per_subject: 32,
+            allocations_total: 100_000,
+            packets_per_second: 20_000,
+            bits_per_second: 200_000_000,
+        }
     }
 }
 

@@ -106,7 +106,10 @@ pub(super) const SCHEMA: [(&str, &[&str]); 10] = [
     ("listen", &["udp", "https", "metrics"]),
     ("media", &["port"]),
     ("relay", &["realm", "urls", "limits"]),
-    ("relay.limits", &["allocations_per_subject", "allocations_total"]),
+    (
+        "relay.limits",
+        &["allocations_per_subject", "allocations_total", "packets_per_second", "bits_per_second"],
+    ),
     (
         "auth",
         &[

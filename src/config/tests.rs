@@ -72,7 +72,7 @@ media: { port: 20001 }
 relay:
   realm: my realm
   urls: ['turn:192.0.2.1:443?transport=udp', 'turns:a.example']
-  limits: { allocations_per_subject: 1, allocations_total: 2 }
+  limits: { allocations_per_subject: 1, allocations_total: 2, packets_per_second: 3 }
 auth:
   { turn_keys_file: a, token_keys_file: b, credential_ttl: 1m, session_limit: 1h,
     admin_key_file: e, plain_rest: true, static_users_file: f }
@@ -88,7 +88,12 @@ log: { level: debug, format: json }
     assert_eq!(config.listen.https.port(), 8443);
     assert_eq!(config.relay.realm, "my realm");
     assert_eq!(config.relay.urls.len(), 2);
-    let limits = Limits { allocations_per_subject: 1, allocations_total: 2 };
+    let limits = Limits {
+        allocations_per_subject: 1,
+        allocations_total: 2,
+        packets_per_second: 3,
+        ..Limits::default()
+    };
     assert_eq!(config.relay.limits, limits);
     assert_eq!(config.auth.credential_ttl, Duration::from_secs(60));
     assert_eq!(config.auth.admin_key.as_deref(), Some(Path::new("/etc/veilgate/e")));

@@ -67,7 +67,8 @@ impl NonceKeys {
 
     /// A nonce for a client, good for [`LIFETIME_SECS`].
     pub(super) fn mint(&self, now: Unix, client: SocketAddr) -> [u8; TEXT] {
-        // Seconds wrap every 194 days; only differences are ever used, and no key is that old.
+        // Seconds wrap every 194 days: should the key live that long, a nonce of then proves the
+        // same address once more.
         let [_, stamp @ ..] = (now.as_secs() as u32).to_be_bytes();
         let mut raw = [0; RAW];
         raw[..STAMP].copy_from_slice(&stamp);

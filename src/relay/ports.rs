@@ -92,6 +92,13 @@ impl Shared {
         self.0.rooms.get(family.index())?.get()?.get(usize::from(port))
     }
 
+    /// Ports that rooms have.
+    #[cfg(test)]
+    pub(super) fn claimed(&self) -> usize {
+        let tables = self.0.rooms.iter().filter_map(OnceLock::get);
+        tables.flat_map(|table| table.iter()).filter(|c| c.load(Ordering::Relaxed) != 0).count()
+    }
+
     /// Gives a port back.
     pub(super) fn release(&self, family: IpFamily, port: u16) {
         if let Some(cell) = self.cell(family, port) {

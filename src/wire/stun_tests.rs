@@ -71,6 +71,38 @@ fn rfc_5769_long_term_request_verifies() {
     assert_eq!(message.fingerprint(), None);
 }
 
+/// Made by another implementation (Python's hashlib and hmac): the request of RFC 5769 section 2.4
+/// as RFC 8489 has it.
+const SHA256_LONG_TERM: &str = "\
+    000300902112a44278ad3433c6ad72c029da412e00060012e3839ee38388e383aae38383e382afe382b90000\
+    0014000b6578616d706c652e6f726700001500296f624d61744a6f733267414141662f2f3439396b39353464\
+    364f4c33346f4c39465354767936347341000000800200080002000000010000001d000400020000001c0020\
+    08b982a01af276e915b46605c9b4d43469334a065369e4bab1fa80a81d5959a9\
+";
+
+#[test]
+fn sha256_request_of_another_implementation_verifies() {
+    let bytes = hex(SHA256_LONG_TERM);
+    let message = Message::parse(&bytes).unwrap();
+    assert!(message.has_integrity_sha256() && !message.has_integrity());
+    let user = message.text(attr::USERNAME).unwrap();
+    let key = long_term_key_sha256(user, "example.org", "TheMatrIX");
+    assert!(message.verify_integrity_sha256(&IntegrityKeySha256::from_bytes(&key)));
+    assert!(!message.verify_integrity(&IntegrityKey::from_bytes(&key)));
+    let other = long_term_key_sha256(user, "example.org", "TheMatrIx");
+    assert!(!message.verify_integrity_sha256(&IntegrityKeySha256::from_bytes(&other)));
+    // And written by us it is the same, byte for byte.
+    let mut buf = [0; 300];
+    let id = message.transaction_id();
+    let mut builder = Builder::new(&mut buf, Class::Request, Method::ALLOCATE, id);
+    for (kind, value) in message.attributes() {
+        builder.attribute(kind, value);
+    }
+    builder.integrity_sha256(&IntegrityKeySha256::from_bytes(&key));
+    let len = builder.finish().unwrap();
+    assert_eq!(buf[..len], bytes);
+}
+
 #[test]
 fn written_responses_are_the_vectors_but_for_their_padding() {
     // The vectors pad with spaces, we with zeros: rebuild without the padded attribute and compare

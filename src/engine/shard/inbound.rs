@@ -65,10 +65,14 @@ impl Shard {
             self.counters.inc(Id::RelayDropNoPeer);
             return;
         };
-        self.out().send(&route, |slot, _| {
+        let sent = self.out().send(&route, |slot, _| {
             slot.get_mut(..payload.len())?.copy_from_slice(payload);
             Some(payload.len())
         });
+        if !sent {
+            // Longer than any path of the Internet carries whole.
+            self.counters.inc(Id::RelayDropMalformed);
+        }
     }
 
     fn send_reply(&mut self, to: FiveTuple, len: usize) {

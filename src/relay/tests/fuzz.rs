@@ -116,22 +116,113 @@ proptest! {
                 }
             };
             if pause % 2 == 0 { rig.wait(secs(pause)) } else { rig.advance(secs(pause)) }
-            let live = || (0..3_u32).filter_map(|index| rig.relay.table.get(index));
-            let permissions: usize =
-                live().map(|a| a.permissions.iter().filter(|p| **p != Mono::ZERO).count()).sum();
-            let channels: usize =
-                live().map(|a| a.channels.iter().filter(|c| c.number != 0).count()).sum();
-            prop_assert_eq!(rig.count(Id::RelayAllocations), live().count() as u64);
-            prop_assert_eq!(rig.count(Id::RelayPermissions), permissions as u64);
-            prop_assert_eq!(rig.count(Id::RelayChannels), channels as u64);
+            books_agree(&rig)?;
         }
-        rig.wait(secs(3601));
-        prop_assert_eq!(rig.allocations(), 0);
-        prop_assert_eq!((rig.count(Id::RelayPermissions), rig.count(Id::RelayChannels)), (0, 0));
-        let mut ended = 0;
-        while rig.relay.poll_ended().is_some() { ended += 1; }
-        prop_assert_eq!(rig.count(Id::RelayAllocationsCreated), ended);
+        everything_ends(&mut rig)?;
     }
+
+    /// The same with both families, rooms, pairs, revocation and lost connections.
+    #[test]
+    fn random_programs_of_every_kind_keep_the_books(
+        program in prop::collection::vec((0..14_u8, 0..4_u8, 0..400_u64), 1..40)
+    ) {
+        let mut config = config();
+        config.media.push(addr("[2001:db8::10]:20000"));
+        config.relayed_ip6 = Some("2001:db8::10".parse().unwrap());
+        let shared = config.shared.clone();
+        let mut rig = Rig::with(config);
+        let mut relayed = vec![media()];
+        for (step, who, pause) in program {
+            rig.tuple = tuple(&format!("198.51.100.7:{}", 5000 + u16::from(who)));
+            rig.tuple.transport = if who == 0 { Transport::Tls } else { Transport::Udp };
+            let class = if who < 2 { Policy::Forwarder } else { Policy::Room };
+            let subject = format!("user-{who}");
+            let mint = Mint { subject: &subject, room: Some("lobby"), class, ttl: secs(30_000),
+                session_limit: secs(43_200) };
+            rig.user = keys().mint(Unix::from_secs(1_780_000_000), &mint, [9; 12]).unwrap();
+            rig.nonce.clear();
+            let v6 = [2, 0, 0, 0];
+            let transport = (attr::REQUESTED_TRANSPORT, UDP);
+            let peer = relayed[pause as usize % relayed.len()];
+            let zero = (attr::LIFETIME, &[0; 4][..]);
+            let ask = (attr::REQUESTED_ADDRESS_FAMILY, &v6[..]);
+            let outcome = match step {
+                0 => rig.request(Method::ALLOCATE, &[transport]),
+                1 => rig.request(
+                    Method::ALLOCATE, &[transport, (attr::ADDITIONAL_ADDRESS_FAMILY, &v6)]),
+                2 => rig.request(Method::ALLOCATE, &[transport, ask]),
+                3 => rig.request(Method::ALLOCATE, &[transport, (attr::EVEN_PORT, &[0x80])]),
+                4 => rig.refresh(600),
+                5 => rig.refresh(0),
+                6 => rig.request(Method::REFRESH, &[zero, ask]),
+                7 => rig.request(
+                    Method::REFRESH, &[zero, (attr::REQUESTED_ADDRESS_FAMILY, &[1, 0, 0, 0])]),
+                8 => rig.request(Method::REFRESH, &[ask]),
+                9 => rig.permit(peer),
+                10 => rig.bind(0x4000 + u16::from(who) % 2, peer),
+                11 => {
+                    if let Handled::ToRelayed(to) = rig.send(&send_indication(peer, b"x")) {
+                        prop_assert!(peer == to.hairpin.to && who >= 2);
+                        let _ = rig.relay.deliver(&to.hairpin);
+                    }
+                    Ok(())
+                }
+                12 => {
+                    let target = Target::Subject(crate::ids::SubjectHash::of(&subject));
+                    let until = rig.now.advanced(secs(pause)).unix;
+                    let revocation = Revocation { target, not_before: FOREVER, until };
+                    rig.relay.revoke(rig.now, &revocation, &mut rig.counters);
+                    Ok(())
+                }
+                _ => {
+                    rig.relay.on_disconnect(rig.now, rig.tuple, &mut rig.counters);
+                    Ok(())
+                }
+            };
+            if step < 4 && outcome.is_ok() {
+                let reply = rig.last();
+                for (kind, value) in reply.attributes() {
+                    if kind == attr::XOR_RELAYED_ADDRESS {
+                        relayed.push(reply.decode_xor_address(value).unwrap());
+                    }
+                }
+            }
+            if pause % 2 == 0 { rig.wait(secs(pause)) } else { rig.advance(secs(pause)) }
+            books_agree(&rig)?;
+            let rooms = live(&rig).filter(|a| a.owner.class == Policy::Room);
+            let ports: usize = rooms.map(|a| a.relayed.iter().filter(|r| r.port != 0).count()).sum();
+            prop_assert_eq!(shared.claimed(), ports);
+        }
+        everything_ends(&mut rig)?;
+        prop_assert_eq!(shared.claimed(), 0);
+    }
+}
+
+fn live(rig: &Rig) -> impl Iterator<Item = &table::Allocation> {
+    (0..4_u32).filter_map(|index| rig.relay.table.get(index))
+}
+
+fn books_agree(rig: &Rig) -> Result<(), TestCaseError> {
+    let permissions: usize =
+        live(rig).map(|a| a.permissions.iter().filter(|p| **p != Mono::ZERO).count()).sum();
+    let channels: usize =
+        live(rig).map(|a| a.channels.iter().filter(|c| c.number != 0).count()).sum();
+    prop_assert_eq!(rig.count(Id::RelayAllocations), live(rig).count() as u64);
+    prop_assert_eq!(rig.count(Id::RelayPermissions), permissions as u64);
+    prop_assert_eq!(rig.count(Id::RelayChannels), channels as u64);
+    Ok(())
+}
+
+fn everything_ends(rig: &mut Rig) -> Result<(), TestCaseError> {
+    rig.wait(secs(3601));
+    prop_assert_eq!(rig.allocations(), 0);
+    prop_assert_eq!((rig.count(Id::RelayPermissions), rig.count(Id::RelayChannels)), (0, 0));
+    let mut ended = 0;
+    while rig.relay.poll_ended().is_some() {
+        ended += 1;
+    }
+    prop_assert_eq!(rig.count(Id::RelayAllocationsCreated), ended);
+    Ok(())
 }
 
 fn stun_cookie() -> [u8; 4] {
