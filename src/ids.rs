@@ -223,6 +223,19 @@ impl fmt::Debug for ClientAddr {
 pub enum Transport {
     /// TURN over UDP.
     Udp,
+    /// TURN over TCP.
+    Tcp,
+    /// TURN over TLS over TCP.
+    Tls,
+}
+
+impl Transport {
+    /// Whether messages follow each other in a stream: ChannelData is then padded to four bytes
+    /// (RFC 8656 section 12.5), and the source address is no spoofed one.
+    #[must_use]
+    pub const fn is_stream(self) -> bool {
+        matches!(self, Self::Tcp | Self::Tls)
+    }
 }
 
 /// The 5-tuple of RFC 8656 section 3; our own address is implied by the shard's socket.

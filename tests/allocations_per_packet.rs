@@ -9,6 +9,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
 use peer::gateway::{Gateway, eventually};
+use peer::vp8;
 use veilgate::metrics::Id;
 
 static COUNTING: AtomicBool = AtomicBool::new(false);
@@ -40,17 +41,6 @@ unsafe impl GlobalAlloc for Counting {
 #[global_allocator]
 static ALLOCATOR: Counting = Counting;
 
-fn rtp(sequence: u16) -> Vec<u8> {
-    let mut packet = vec![0x90, 0x80 | 96];
-    packet.extend(sequence.to_be_bytes());
-    packet.extend((u32::from(sequence) * 3_000).to_be_bytes());
-    packet.extend(20u32.to_be_bytes());
-    packet.extend([0xbe, 0xde, 0, 1, 0x40, b'1', 0, 0]);
-    packet.extend([0x10, u8::from(sequence != 1), 0, 0, 0x9d, 0x01, 0x2a]);
-    packet.extend([0x5a; 1_000]);
-    packet
-}
-
 #[test]
 fn ten_thousand_forwarded_packets_allocate_nothing() {
     IGNORED.with(|i| i.set(true));
@@ -60,7 +50,7 @@ fn ten_thousand_forwarded_packets_allocate_nothing() {
     let mut next = 1;
     let mut forward = |count: u16| {
         for _ in 0..count {
-            publisher.send_rtp(&rtp(next));
+            publisher.send_rtp(&vp8(next, next == 1));
             next += 1;
             while player
                 .recv_media(Duration::from_secs(5))

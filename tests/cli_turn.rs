@@ -18,7 +18,14 @@ fn minted_json_is_one_entry_of_ice_servers() {
     let mut names: Vec<_> = entry.as_object().unwrap().keys().map(String::as_str).collect();
     names.sort_unstable();
     assert_eq!(names, ["credential", "expires_at", "ttl", "urls", "username"]);
-    assert_eq!(entry["urls"], serde_json::json!(["turn:127.0.0.1:3478?transport=udp"]));
+    assert_eq!(
+        entry["urls"],
+        serde_json::json!([
+            "turn:127.0.0.1:3478?transport=udp",
+            "turns:127.0.0.1:8443?transport=tcp",
+            "turn:127.0.0.1:8443?transport=tcp",
+        ])
+    );
     assert_eq!(entry["ttl"], 600);
     assert_eq!(entry["credential"].as_str().unwrap().len(), 28);
 
@@ -49,7 +56,14 @@ fn configuration_gives_keys_urls_and_lifetimes() {
     home.write("veilgate.yaml", &text);
     let args = ["turn", "mint", "--subject", "a", "--json", "--config", "veilgate.yaml"];
     let entry = home.run(&args).expect(0).json();
-    assert_eq!(entry["urls"], serde_json::json!(["turn:turn.example.org:3478?transport=udp"]));
+    assert_eq!(
+        entry["urls"],
+        serde_json::json!([
+            "turn:turn.example.org:3478?transport=udp",
+            "turns:turn.example.org:443?transport=tcp",
+            "turn:turn.example.org:443?transport=tcp",
+        ])
+    );
     assert_eq!(entry["ttl"], 300);
     assert!(entry["username"].as_str().unwrap().contains(":turn-"), "{entry}");
     let too_long = home.run(&[&args[..], &["--ttl", "13h"]].concat()).expect(1);

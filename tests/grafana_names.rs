@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use serde_json::Value;
-use veilgate::metrics::{Exposition, Published};
+use veilgate::metrics::{Exposition, Published, Signalling};
 
 fn dashboards() -> Vec<PathBuf> {
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("grafana/dashboards");
@@ -63,11 +63,13 @@ fn uses(expression: &str) -> Vec<(String, Vec<String>)> {
     found
 }
 
-/// What a gateway that has seen nothing yet exposes: names of samples, and their labels.
+/// What a gateway exposes after its first refusal: names of samples, and their labels.
 fn exposed() -> (BTreeSet<String>, String) {
-    let text = Exposition::new(vec![Arc::new(Published::default())])
-        .and_then(|exposition| exposition.text())
-        .expect("text");
+    let exposition = Exposition::new(vec![Arc::new(Published::default())]).expect("a registry");
+    let signalling = Signalling::new().expect("counters");
+    signalling.register(&exposition).expect("free names");
+    signalling.on_response(401, Some("token_expired"));
+    let text = exposition.text().expect("text");
     let lines = text.lines().filter(|line| !line.starts_with('#'));
     let names = lines.map(|line| line.chars().take_while(|c| is_name(*c)).collect()).collect();
     (names, text)
@@ -125,6 +127,19 @@ fn every_expression_uses_metrics_and_labels_that_exist() {
     }
     for part in ["_loop", "batch"] {
         assert!(seen.iter().any(|name| name.contains(part)), "no panel shows {part}");
+    }
+}
+
+#[test]
+fn the_operator_guide_names_metrics_that_exist() {
+    let (names, _) = exposed();
+    let guide = Path::new(env!("CARGO_MANIFEST_DIR")).join("docs/operator.md");
+    let text = fs::read_to_string(guide).expect("the guide");
+    let found = uses(&text);
+    assert!(found.len() > 5, "the guide names hardly a metric");
+    for (name, _) in found {
+        let histogram = names.contains(&format!("{name}_bucket"));
+        assert!(histogram || names.contains(&name), "{name} does not exist");
     }
 }
 

@@ -147,7 +147,6 @@ async fn uclient(server: &Server, extra: &[&str], peer: &str) -> String {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-#[ignore = "needs coturn's turnutils_uclient"]
 async fn coturns_client_loses_nothing_to_the_media_address_and_is_refused_elsewhere() {
     // `-s`: indications; its channel numbers reach beyond what RFC 8656 allows. Without `-c` it
     // asks for a pair of ports (EVEN-PORT with the R bit), which is 508 here.

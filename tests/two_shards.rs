@@ -5,22 +5,9 @@ mod peer;
 use std::time::Duration;
 
 use peer::gateway::{Gateway, eventually};
+use peer::vp8;
 use veilgate::metrics::Id;
 use veilgate::session::srtp::Profile;
-
-/// An RTP packet of ours with a mid extension; VP8, the first one a keyframe.
-fn rtp(kind: u8, sequence: u16, keyframe: bool) -> Vec<u8> {
-    let (pt, mid, ssrc) = if kind == 0 { (111, b'0', 10u32) } else { (96, b'1', 20u32) };
-    let mut packet = vec![0x90, 0x80 | pt];
-    packet.extend(sequence.to_be_bytes());
-    packet.extend((u32::from(sequence) * 3_000).to_be_bytes());
-    packet.extend(ssrc.to_be_bytes());
-    packet.extend([0xbe, 0xde, 0, 1, 0x40, mid, 0, 0]);
-    // VP8 payload descriptor with S set, then the frame tag whose lowest bit is 0 in a keyframe.
-    packet.extend([0x10, u8::from(!keyframe), 0, 0, 0x9d, 0x01, 0x2a]);
-    packet.extend([0x5a; 100]);
-    packet
-}
 
 #[test]
 fn players_on_both_shards_get_every_packet() {
@@ -38,7 +25,7 @@ fn players_on_both_shards_get_every_packet() {
     const PACKETS: u16 = 200;
     let mut got = vec![0; players.len()];
     for sequence in 1..=PACKETS {
-        publisher.send_rtp(&rtp(1, sequence, sequence == 1));
+        publisher.send_rtp(&vp8(sequence, sequence == 1));
         for (i, (player, remote, _)) in players.iter_mut().enumerate() {
             loop {
                 let packet = player.recv_media(Duration::from_secs(5)).expect("media in time");

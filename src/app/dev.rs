@@ -21,9 +21,10 @@ use serde::{Deserialize, Serialize};
 pub use crate::auth::explain::hex;
 use crate::auth::secret::{self, Key};
 use crate::config::{
-    Auth, Config, DEFAULT_CREDENTIAL_TTL, DEFAULT_MEDIA_PORT, DEFAULT_METRICS, DEFAULT_REALM,
+    Auth, Config, DEFAULT_CREDENTIAL_TTL, DEFAULT_MEDIA_PORT, DEFAULT_METRICS,
     DEFAULT_SESSION_LIMIT, DEFAULT_STORE, DEFAULT_UDP_PORT, ENV_TOKEN_KEYS, ENV_TURN_KEYS,
-    KeySource, Limits, Listen, Log, Media, Overrides, Public, Relay, Shards, Store, Tls, relay_url,
+    KeySource, Limits, Listen, Log, Media, Overrides, Public, Relay, Shards, Store, Tls,
+    default_realm, relay_urls,
 };
 use crate::time::Unix;
 
@@ -173,7 +174,7 @@ pub fn prepare(
     let tls = certificates(certs_dir, &hosts, &addresses, now)
         .with_context(|| format!("cannot make certificates in {}", certs_dir.display()))?;
 
-    let urls = vec![relay_url(&name, listen.udp.port())];
+    let urls = relay_urls(&name, listen.udp.port(), listen.https.port());
     let gateway = Gateway {
         urls: urls.clone(),
         page: format!("https://{name}:{}/", listen.https.port()),
@@ -182,7 +183,7 @@ pub fn prepare(
     };
     let config = Config {
         relay: Relay {
-            realm: public.host.clone().unwrap_or_else(|| DEFAULT_REALM.to_owned()),
+            realm: default_realm(public.host.as_deref()),
             urls,
             limits: Limits::default(),
         },
@@ -422,7 +423,7 @@ mod tests {
         let (config, info) = prepare(&state, &certs, &overrides, NOW).unwrap();
         assert_eq!(config.listen.udp, "127.0.0.1:3478".parse().unwrap());
         assert_eq!(config.listen.https, "127.0.0.1:8443".parse().unwrap());
-        assert_eq!(config.relay.urls, ["turn:127.0.0.1:3478?transport=udp"]);
+        assert_eq!(config.relay.urls, relay_urls("127.0.0.1", 3478, 8443));
         assert_eq!(info.gateway.page, "https://127.0.0.1:8443/");
         assert_eq!(mode(&state), 0o700);
         for file in [

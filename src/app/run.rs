@@ -11,7 +11,7 @@ use rand::SeedableRng;
 use rand::rngs::StdRng;
 use tokio::net::TcpListener;
 use tokio::signal::unix::{SignalKind, signal};
-use tokio::sync::watch;
+use tokio::sync::{Semaphore, watch};
 use tokio_rustls::TlsAcceptor;
 
 use super::dev::DevInfo;
@@ -48,7 +48,8 @@ pub fn run(plan: ServePlan) -> anyhow::Result<()> {
         Format::Text => LogFormat::Text,
         Format::Json => LogFormat::Json,
     };
-    init_log(config.log.level.as_str(), format)?;
+    // Libraries may log what we would not: offers, tokens, addresses.
+    init_log(&format!("warn,veilgate={}", config.log.level.as_str()), format)?;
     let turn_keys = Keys::new(secrets.turn_keys)?
         .accept_plain_names(config.auth.plain_rest)
         .accept_static_users(secrets.users);
@@ -110,6 +111,7 @@ pub fn run(plan: ServePlan) -> anyhow::Result<()> {
         let loopback = bind(config.listen.metrics, "metrics").await?;
         let gateway = Gateway::new(control.clone(), revocations, exposition, Arc::clone(&ready));
         let (stop, stopping) = watch::channel(false);
+        let slots = Arc::new(Semaphore::new(listener::CONNECTIONS as usize));
         // A browser would apply HSTS for `localhost` to every other port there as well.
         let hsts = if dev.is_some() { Duration::ZERO } else { http::Config::default().hsts };
         let http = http::Config {
@@ -122,6 +124,8 @@ pub fn run(plan: ServePlan) -> anyhow::Result<()> {
         let accepting = tokio::spawn(listener::accept(
             https,
             TlsAcceptor::from(Arc::new(tls)),
+            Arc::clone(&slots),
+            engine.handle(),
             move |stream| {
                 let mut stopping = stopping.clone();
                 let stop = async move {
@@ -155,10 +159,12 @@ pub fn run(plan: ServePlan) -> anyhow::Result<()> {
         tracing::info!("stopping");
         accepting.abort();
         let _nobody_connected = stop.send(true);
+        // Every slot is free when the last request is answered.
+        let _late = tokio::time::timeout(DRAIN, slots.acquire_many(listener::CONNECTIONS)).await;
         anyhow::Ok(())
     });
     engine.stop();
-    runtime.shutdown_timeout(DRAIN);
+    runtime.shutdown_background();
     served
 }
 

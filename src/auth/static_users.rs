@@ -4,6 +4,7 @@
 use std::collections::HashMap;
 use std::fmt;
 
+use aws_lc_rs::digest;
 use boring::hash::{Hasher, MessageDigest};
 
 use super::secret::LineFault;
@@ -79,22 +80,28 @@ impl StaticUsers {
         self.users.is_empty()
     }
 
-    /// The long-term key of a user.
-    pub(super) fn key(&self, name: &str, realm: &str) -> Option<[u8; 16]> {
+    /// The long-term keys of a user.
+    pub(super) fn keys(&self, name: &str, realm: &str) -> Option<LongTermKeys> {
         match self.users.get(name)? {
-            Secret::Ha1(key) => Some(*key),
-            Secret::Password(password) => long_term_key(name, realm, password.as_bytes()),
+            Secret::Ha1(key) => Some((*key, None)),
+            Secret::Password(password) => long_term_keys(name, realm, password.as_bytes()),
         }
     }
 }
 
-/// `MD5(username ":" realm ":" password)`, RFC 8489 section 9.2.2.
-pub(super) fn long_term_key(username: &str, realm: &str, password: &[u8]) -> Option<[u8; 16]> {
-    let mut hasher = Hasher::new(MessageDigest::md5()).ok()?;
+/// By MD5 and, where the password is known, by SHA-256.
+pub(super) type LongTermKeys = ([u8; 16], Option<[u8; 32]>);
+
+/// MD5 and SHA-256 of `username ":" realm ":" password`, RFC 8489 sections 9.2.2 and 18.5.1.2.
+pub(super) fn long_term_keys(username: &str, realm: &str, password: &[u8]) -> Option<LongTermKeys> {
+    let mut md5 = Hasher::new(MessageDigest::md5()).ok()?;
+    let mut sha256 = digest::Context::new(&digest::SHA256);
     for part in [username.as_bytes(), b":", realm.as_bytes(), b":", password] {
-        hasher.update(part).ok()?;
+        md5.update(part).ok()?;
+        sha256.update(part);
     }
-    hasher.finish().ok()?.as_ref().try_into().ok()
+    let md5 = md5.finish().ok()?.as_ref().try_into().ok()?;
+    Some((md5, sha256.finish().as_ref().try_into().ok()))
 }
 
 fn user(line: &str) -> Result<(&str, Secret), String> {
@@ -128,22 +135,23 @@ mod tests {
     #[test]
     fn password_and_its_digest_give_the_same_key() {
         let password = "correct-horse-battery";
-        let key = long_term_key("alice", "veilgate", password.as_bytes()).unwrap();
-        let digits = u128::from_be_bytes(key);
+        let keys = long_term_keys("alice", "veilgate", password.as_bytes()).unwrap();
+        assert!(keys.1.is_some());
+        let digits = u128::from_be_bytes(keys.0);
         let text = format!("# ours\n\nalice:{password}\nbob:0x{digits:032X}\n");
         let users = StaticUsers::parse(&text).unwrap();
         assert_eq!(users.len(), 2);
-        assert_eq!(users.key("alice", "veilgate"), Some(key));
-        assert_eq!(users.key("bob", "any realm"), Some(key));
-        assert_ne!(users.key("alice", "elsewhere"), Some(key));
-        assert_eq!(users.key("carol", "veilgate"), None);
+        assert_eq!(users.keys("alice", "veilgate"), Some(keys));
+        assert_eq!(users.keys("bob", "any realm"), Some((keys.0, None)));
+        assert_ne!(users.keys("alice", "elsewhere"), Some(keys));
+        assert_eq!(users.keys("carol", "veilgate"), None);
         assert_eq!(format!("{users:?}"), "StaticUsers(2, hidden)");
     }
 
     #[test]
     fn long_term_key_is_that_of_the_rfc() {
         // RFC 8489 section 9.2.2's own example.
-        let key = long_term_key("user", "realm", b"pass").unwrap();
+        let (key, _) = long_term_keys("user", "realm", b"pass").unwrap();
         assert_eq!(u128::from_be_bytes(key), 0x8493_fbc5_3ba5_82fb_4c04_4c45_6bdc_40eb);
     }
 

@@ -25,7 +25,7 @@ use base64::Engine as _;
 use base64::engine::general_purpose::{STANDARD, URL_SAFE_NO_PAD};
 
 pub use super::secret::{Key, KeyError};
-use super::static_users::{StaticUsers, long_term_key};
+use super::static_users::{LongTermKeys, StaticUsers, long_term_keys};
 use crate::ids::{CredentialId, RoomHash, SubjectHash};
 use crate::time::Unix;
 
@@ -139,6 +139,9 @@ pub struct Verified {
     pub live_until: Unix,
     /// The long-term key of RFC 8489 section 9.2.2, `MD5(username ":" realm ":" password)`.
     pub key: [u8; 16],
+    /// The same with SHA-256 (section 18.5.1.2); none for a static user of whom only the MD5 key
+    /// is known.
+    pub key_sha256: Option<[u8; 32]>,
 }
 
 impl fmt::Debug for Verified {
@@ -318,7 +321,7 @@ impl Keys {
 
     /// A plain name or a static user.
     fn verify_other(&self, username: &str, realm: &str, attempt: usize) -> Option<Verified> {
-        let named = |user: &str, until: Unix, key: [u8; 16]| Verified {
+        let named = |user: &str, until: Unix, (key, key_sha256): LongTermKeys| Verified {
             credential: CredentialId::of(username),
             subject: SubjectHash::of(user),
             room: None,
@@ -327,18 +330,19 @@ impl Keys {
             allocate_by: until,
             live_until: until,
             key,
+            key_sha256,
         };
         let Some((digits, user)) = username.split_once(':') else {
-            let key = self.users.key(username, realm).filter(|_| attempt == 0)?;
-            return Some(named(username, NEVER, key));
+            let keys = self.users.keys(username, realm).filter(|_| attempt == 0)?;
+            return Some(named(username, NEVER, keys));
         };
         if !self.plain_names || user.is_empty() || !is_number(digits) {
             return None;
         }
         let expiry: u64 = digits.parse().ok()?;
         let entry = self.entries.iter().take(PLAIN_TRIES).nth(attempt)?;
-        let key = minted_key(username, realm, &entry.mac)?;
-        Some(named(user, Unix::from_secs(expiry).min(NEVER), key))
+        let keys = minted_keys(username, realm, &entry.mac)?;
+        Some(named(user, Unix::from_secs(expiry).min(NEVER), keys))
     }
 
     fn verify_sealed(&self, username: &str, realm: &str) -> Result<Verified, Refused> {
@@ -371,7 +375,8 @@ impl Keys {
             )
             .map_err(|_| Refused::Forged)?;
         let sealed = read(plain).ok_or(Refused::Malformed)?;
-        let key = minted_key(username, realm, &entry.mac).ok_or(Refused::Malformed)?;
+        let (key, key_sha256) =
+            minted_keys(username, realm, &entry.mac).ok_or(Refused::Malformed)?;
         Ok(Verified {
             credential: CredentialId::of(username),
             subject: sealed.subject,
@@ -381,6 +386,7 @@ impl Keys {
             allocate_by: Unix::from_secs(allocate_by),
             live_until: sealed.live_until,
             key,
+            key_sha256,
         })
     }
 }
@@ -421,11 +427,11 @@ fn is_number(digits: &str) -> bool {
     !digits.is_empty() && digits.bytes().all(|b| b.is_ascii_digit())
 }
 
-/// The long-term key of a name whose password is computed from it.
-fn minted_key(username: &str, realm: &str, mac: &hmac::Key) -> Option<[u8; 16]> {
+/// The long-term keys of a name whose password is computed from it.
+fn minted_keys(username: &str, realm: &str, mac: &hmac::Key) -> Option<LongTermKeys> {
     let mut password = [0; 28];
     let length = STANDARD.encode_slice(hmac::sign(mac, username.as_bytes()), &mut password).ok()?;
-    long_term_key(username, realm, password.get(..length)?)
+    long_term_keys(username, realm, password.get(..length)?)
 }
 
 #[cfg(test)]
@@ -485,12 +491,15 @@ mod tests {
     }
 
     #[test]
-    fn long_term_key_is_the_md5_of_name_realm_and_password() {
+    fn long_term_keys_are_digests_of_name_realm_and_password() {
         let keys = keys();
         let minted = keys.mint(NOW, &request(), [9; 12]).unwrap();
         let text = format!("{}:{REALM}:{}", minted.username, minted.credential);
         let expected = boring::hash::hash(MessageDigest::md5(), text.as_bytes()).unwrap();
         assert_eq!(keys.verify(&minted.username, REALM).unwrap().key, expected.as_ref());
+        let expected_sha256 = boring::sha::sha256(text.as_bytes());
+        let key_sha256 = keys.verify(&minted.username, REALM).unwrap().key_sha256;
+        assert_eq!(key_sha256, Some(expected_sha256));
         let other = keys.verify(&minted.username, "elsewhere").unwrap();
         assert_ne!(other.key, expected.as_ref(), "the realm matters");
     }
@@ -583,7 +592,7 @@ mod tests {
     fn plain_key(secret: &[u8], name: &str) -> [u8; 16] {
         let mac = hmac::Key::new(hmac::HMAC_SHA1_FOR_LEGACY_USE_ONLY, secret);
         let password = STANDARD.encode(hmac::sign(&mac, name.as_bytes()));
-        long_term_key(name, REALM, password.as_bytes()).unwrap()
+        long_term_keys(name, REALM, password.as_bytes()).unwrap().0
     }
 
     #[test]
@@ -637,7 +646,8 @@ mod tests {
         let users = StaticUsers::parse("printer:0123456789abcdef").unwrap();
         let keys = keys().accept_static_users(users);
         let verified = keys.verify("printer", REALM).unwrap();
-        assert_eq!(verified.key, long_term_key("printer", REALM, b"0123456789abcdef").unwrap());
+        let (key, key_sha256) = long_term_keys("printer", REALM, b"0123456789abcdef").unwrap();
+        assert_eq!((verified.key, verified.key_sha256), (key, key_sha256));
         assert_eq!(verified.subject, SubjectHash::of("printer"));
         assert_eq!((verified.allocate_by, verified.live_until), (NEVER, NEVER));
         assert_eq!(keys.verify("scanner", REALM), Err(Refused::Malformed));

@@ -120,8 +120,9 @@ media:
 relay:
   # Realm of the TURN server; default: public.host.
   # realm: {live}
-  # URLs handed out with credentials; default: turn:<public.host or public.ip>:<listen.udp port>.
-  # urls: [ 'turn:{live}:3478?transport=udp' ]
+  # URLs handed out with credentials; default: UDP at listen.udp's port, then TLS and TCP at that of
+  # listen.https, all at public.host (or public.ip).
+  # urls: [ 'turn:{live}:3478?transport=udp', 'turns:{live}:443?transport=tcp' ]
   limits:
     # One browser may need a dozen: URLs x interfaces x peer connections.
     allocations_per_subject: 32

@@ -14,13 +14,24 @@ use super::{
 };
 
 /// Longest REALM we send, in bytes: RFC 8489 allows 763, and a 401 must stay small.
-const MAX_REALM: usize = 64;
+const MAX_REALM: usize = 40;
 const MAX_URLS: usize = 8;
 
-/// The URL of TURN over UDP at a host name or IPv4 address (RFC 7065).
+/// The URLs of TURN at a host name or IPv4 address (RFC 7065), the best first: UDP, then TLS, which
+/// almost every network lets out, then TCP.
 #[must_use]
-pub fn relay_url(host: &str, port: u16) -> String {
-    format!("turn:{host}:{port}?transport=udp")
+pub fn relay_urls(host: &str, udp: u16, tcp: u16) -> Vec<String> {
+    vec![
+        format!("turn:{host}:{udp}?transport=udp"),
+        format!("turns:{host}:{tcp}?transport=tcp"),
+        format!("turn:{host}:{tcp}?transport=tcp"),
+    ]
+}
+
+/// The realm when nobody names one: the host name where it is short enough.
+#[must_use]
+pub fn default_realm(host: Option<&str>) -> String {
+    host.filter(|host| host.len() <= MAX_REALM).unwrap_or(DEFAULT_REALM).to_owned()
 }
 
 /// Checks the text of a configuration. `name` stands in front of each fault, `folder` is where
@@ -230,11 +241,7 @@ impl Checker<'_> {
         let realm = match realm {
             Some(realm) => Some(realm.value),
             None if there => None,
-            None => {
-                let host = public.and_then(|public| public.host.clone());
-                let host = host.filter(|host| host.len() <= MAX_REALM);
-                Some(host.unwrap_or_else(|| DEFAULT_REALM.to_owned()))
-            }
+            None => Some(default_realm(public.and_then(|public| public.host.as_deref()))),
         };
         let urls = if section.has("urls") {
             section.list("urls", turn_url).and_then(|urls| {
@@ -247,9 +254,9 @@ impl Checker<'_> {
                 Some(urls.value)
             })
         } else {
-            public
-                .zip(listen)
-                .map(|(public, listen)| vec![relay_url(&public.name(), listen.udp.port())])
+            public.zip(listen).map(|(public, listen)| {
+                relay_urls(&public.name(), listen.udp.port(), listen.https.port())
+            })
         };
         let limits = self.limits();
         Some(Relay { realm: realm?, urls: urls?, limits: limits? })

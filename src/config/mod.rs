@@ -16,7 +16,7 @@ use std::path::{Path, PathBuf};
 use std::str::FromStr;
 use std::time::Duration;
 
-pub use check::{check, check_overrides, relay_url};
+pub use check::{check, check_overrides, default_realm, relay_urls};
 pub use section::Fault;
 
 /// Most data-plane threads.

@@ -32,7 +32,7 @@ fn sound_file_gets_its_defaults() {
     assert_eq!(config.listen.metrics, "127.0.0.1:9641".parse().unwrap());
     assert_eq!(config.media.port, 20_000);
     assert_eq!(config.relay.realm, "turn.example.org");
-    assert_eq!(config.relay.urls, ["turn:turn.example.org:3478?transport=udp"]);
+    assert_eq!(config.relay.urls, relay_urls("turn.example.org", 3478, 443));
     assert_eq!(config.relay.limits, Limits::default());
     assert_eq!(config.auth.turn_keys, KeySource::File("/etc/veilgate/turn.keys".into()));
     assert_eq!(config.tls.key, Path::new("/etc/key.pem"));
@@ -183,7 +183,7 @@ fn flags_win_over_the_file_and_mend_it() {
     };
     let config = read(SOUND, &overrides).unwrap().config;
     assert_eq!(config.public.ip, Ipv4Addr::new(198, 51, 100, 1));
-    assert_eq!(config.relay.urls, ["turn:other.example:3479?transport=udp"]);
+    assert_eq!(config.relay.urls, relay_urls("other.example", 3479, 443));
     assert_eq!(config.shards.count(8), 2);
     assert_eq!(config.auth.turn_keys, KeySource::Environment(ENV_TURN_KEYS));
 

@@ -53,6 +53,9 @@ pub enum Refusal {
     /// Too many sessions, or a queue of the data plane is full.
     #[error("the gateway is full")]
     Full,
+    /// The token's subject has as many sessions as one may have.
+    #[error("this token's subject has too many sessions; mint a token for each participant")]
+    SubjectFull,
     /// The gateway takes no new sessions: it is about to stop.
     #[error("the gateway is draining")]
     Draining,

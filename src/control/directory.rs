@@ -8,6 +8,9 @@ use super::api::{Principal, Refusal};
 use crate::engine::media::StreamShared;
 use crate::ids::{SessionId, StreamName};
 
+/// Sessions of one subject at once: one token must not take every place.
+const MAX_PER_SUBJECT: usize = 64;
+
 /// One session.
 #[derive(Clone, Debug)]
 pub(super) struct Entry {
@@ -46,6 +49,7 @@ pub(super) struct Ended {
 pub(super) struct Directory {
     sessions: HashMap<SessionId, Entry>,
     by_resource: HashMap<String, SessionId>,
+    by_subject: HashMap<String, usize>,
     streams: HashMap<StreamName, Live>,
 }
 
@@ -59,6 +63,10 @@ impl Directory {
     pub(super) fn insert(&mut self, entry: Entry, limit: usize) -> Result<(), Refusal> {
         if self.sessions.len() >= limit {
             return Err(Refusal::Full);
+        }
+        let subject = self.by_subject.get(&entry.agreed.subject).copied().unwrap_or(0);
+        if subject >= MAX_PER_SUBJECT {
+            return Err(Refusal::SubjectFull);
         }
         let name = &entry.stream.spec.name;
         let session = entry.agreed.session;
@@ -82,6 +90,7 @@ impl Directory {
             live.players.insert(session);
         }
         self.by_resource.insert(entry.agreed.resource.clone(), session);
+        *self.by_subject.entry(entry.agreed.subject.clone()).or_default() += 1;
         self.sessions.insert(session, entry);
         Ok(())
     }
@@ -111,9 +120,19 @@ impl Directory {
             .then(|| (session, entry.agreed.ufrag.clone()))
     }
 
+    pub(super) fn contains(&self, session: SessionId) -> bool {
+        self.sessions.contains_key(&session)
+    }
+
     pub(super) fn remove(&mut self, session: SessionId) -> Option<Ended> {
         let entry = self.sessions.remove(&session)?;
         self.by_resource.remove(&entry.agreed.resource);
+        if let Some(count) = self.by_subject.get_mut(&entry.agreed.subject) {
+            *count -= 1;
+            if *count == 0 {
+                self.by_subject.remove(&entry.agreed.subject);
+            }
+        }
         let name = entry.stream.spec.name.clone();
         let mut players = Vec::new();
         if entry.publishes {

@@ -20,7 +20,7 @@ use crate::auth::turn::{Class, Keys, Mint, MintError};
 use crate::engine::mailbox::Event;
 use crate::engine::media::StreamShared;
 use crate::engine::parked::{Blueprint, BlueprintRole};
-use crate::engine::{self};
+use crate::engine::{self, Closing};
 use crate::ids::{RoomHash, SessionId, StreamId, StreamName, SubjectHash};
 use crate::session::negotiate::{self, AnswerPlan};
 use crate::session::{IceCredentials, Params, Reason, dtls};
@@ -61,6 +61,8 @@ struct Inner {
     dtls: RwLock<Arc<dtls::Context>>,
     directory: Mutex<Directory>,
     rng: Mutex<StdRng>,
+    /// Sessions to end whose shard was too busy to hear it; at most all there are.
+    unheard: Mutex<Vec<(SessionId, String)>>,
 }
 
 impl std::fmt::Debug for Control {
@@ -87,6 +89,7 @@ impl Control {
             dtls: RwLock::new(dtls),
             directory: Mutex::default(),
             rng: Mutex::new(rng),
+            unheard: Mutex::default(),
         };
         Self { inner: Arc::new(inner) }
     }
@@ -108,6 +111,12 @@ impl Control {
                     None => return,
                 },
                 _ = tick.tick() => {
+                    let unheard = std::mem::take(
+                        &mut *self.inner.unheard.lock().unwrap_or_else(PoisonError::into_inner),
+                    );
+                    for (session, ufrag) in unheard {
+                        self.end(session, ufrag);
+                    }
                     for session in self.inner.engine.expire() {
                         tracing::info!(%session, "no connectivity check came in time");
                         self.on_ended(session, Reason::Timeout);
@@ -183,6 +192,7 @@ impl Control {
             resource: resource.clone(),
             subject: who.subject.clone(),
         };
+        let ufrag = local.ufrag.clone();
         let limit = self.inner.config.max_sessions;
         self.directory(|d| d.insert(entry(agreed), limit))?;
         let params = Params {
@@ -199,6 +209,11 @@ impl Control {
             self.directory(|d| d.remove(session));
             return Err(Refusal::Full);
         }
+        // Its publisher may have ended since: then nobody but us knows of this player.
+        if !self.directory(|d| d.contains(session)) {
+            let _parked = self.inner.engine.close(session, &ufrag);
+            return Err(Refusal::NobodyPublishing);
+        }
         tracing::info!(%session, stream = %name, "session agreed");
         Ok(Accepted { resource, answer })
     }
@@ -211,10 +226,14 @@ impl Control {
     pub fn close(&self, resource: &str, who: Option<&Principal>) -> Result<(), Refusal> {
         let (session, ufrag) =
             self.directory(|d| d.by_resource(resource, who)).ok_or(Refusal::NotFound)?;
-        if !self.inner.engine.close(session, &ufrag) {
-            self.on_ended(session, Reason::Control);
+        match self.inner.engine.close(session, &ufrag) {
+            Closing::Told => Ok(()),
+            Closing::Gone => {
+                self.on_ended(session, Reason::Control);
+                Ok(())
+            }
+            Closing::Busy => Err(Refusal::Full),
         }
-        Ok(())
     }
 
     /// A fresh TURN credential for whoever `who` is, with the URLs to use it at.
@@ -272,8 +291,20 @@ impl Control {
         tracing::info!(%session, stream = %ended.name, ?reason, "session ended");
         // Without its publisher a stream is over: its players learn it now, not by a timeout.
         for (player, ufrag) in ended.players {
-            if !self.inner.engine.close(player, &ufrag) {
-                self.directory(|d| d.remove(player));
+            self.end(player, ufrag);
+        }
+    }
+
+    /// Ends a session that must end: a busy shard is asked again until it has heard.
+    fn end(&self, session: SessionId, ufrag: String) {
+        match self.inner.engine.close(session, &ufrag) {
+            Closing::Told => {}
+            Closing::Gone => {
+                self.directory(|d| d.remove(session));
+            }
+            Closing::Busy => {
+                let mut unheard = self.inner.unheard.lock().unwrap_or_else(PoisonError::into_inner);
+                unheard.push((session, ufrag));
             }
         }
     }

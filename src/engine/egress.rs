@@ -6,8 +6,9 @@ use std::net::SocketAddr;
 use std::ops::Range;
 use std::os::fd::BorrowedFd;
 
+use super::streams::Streams;
 use super::sys::udp::{SEND_BATCH, SendBatch};
-use crate::ids::FiveTuple;
+use crate::ids::{FiveTuple, Transport};
 use crate::metrics::{Counters, Hist, Id};
 
 /// Arena bytes; a full arena is flushed, so this bounds memory, not traffic.
@@ -32,6 +33,8 @@ pub struct Egress {
     datagrams: Vec<(SocketAddr, Range<usize>)>,
     runs: Vec<Run>,
     batch: SendBatch,
+    /// Messages for connections, kept apart: they leave by other sockets.
+    messages: Vec<(FiveTuple, Range<usize>)>,
 }
 
 impl Default for Egress {
@@ -42,6 +45,7 @@ impl Default for Egress {
             datagrams: Vec::with_capacity(4_096),
             runs: Vec::with_capacity(4_096),
             batch: SendBatch::default(),
+            messages: Vec::with_capacity(256),
         }
     }
 }
@@ -62,6 +66,10 @@ impl Egress {
         }
         // Cache-line alignment keeps neighbours from sharing a line.
         self.used = (absolute.end + 63) & !63;
+        if to.transport != Transport::Udp {
+            self.messages.push((to, absolute));
+            return;
+        }
         let first = self.datagrams.len();
         self.datagrams.push((to.client.expose(), absolute));
         match self.runs.last_mut() {
@@ -76,11 +84,21 @@ impl Egress {
     /// Nothing to send.
     #[must_use]
     pub fn is_empty(&self) -> bool {
-        self.datagrams.is_empty()
+        self.datagrams.is_empty() && self.messages.is_empty()
     }
 
     /// Gives everything to the kernel. A datagram the kernel refuses is a counted drop.
-    pub fn flush(&mut self, fd: BorrowedFd<'_>, counters: &mut Counters) {
+    pub(super) fn flush(
+        &mut self,
+        fd: BorrowedFd<'_>,
+        streams: &mut Streams,
+        counters: &mut Counters,
+    ) {
+        for (to, range) in self.messages.drain(..) {
+            if let Some(message) = self.arena.get(range) {
+                streams.send(to, message, counters);
+            }
+        }
         for run in &self.runs {
             counters.observe(Hist::RunLength, run.count as u64);
             debug_assert!(run.first + run.count <= self.datagrams.len());
@@ -115,7 +133,7 @@ impl Egress {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::ids::{ClientAddr, Transport};
+    use crate::ids::ClientAddr;
 
     fn client(port: u16) -> FiveTuple {
         let client = ClientAddr::new(SocketAddr::from(([127, 0, 0, 1], port)));

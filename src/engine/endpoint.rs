@@ -89,11 +89,12 @@ impl Endpoint {
         owner.subject == self.subject || owner.room == Some(self.room)
     }
 
-    /// When it next wants to be called.
+    /// When it next wants to be called. Without a way to send (`routed`) its role waits: what is
+    /// due could not be sent, and would stay due.
     #[must_use]
-    pub fn poll_timeout(&self) -> Option<Mono> {
+    pub fn poll_timeout(&self, routed: bool) -> Option<Mono> {
         let role = match &self.role {
-            _ if !self.connected => None,
+            _ if !self.connected || !routed => None,
             Role::Publish(publisher) => publisher.poll_timeout(),
             Role::Play(player) => player.poll_timeout(),
         };

@@ -6,9 +6,10 @@ use crossbeam_queue::ArrayQueue;
 use mio::Waker;
 
 use super::endpoint::Endpoint;
-use super::media::{MEDIA_RING, MediaBatch};
+use super::media::{MEDIA_RING, MediaBatch, StreamShared};
+use super::streams::Incoming;
 use crate::auth::revocation::Revocation;
-use crate::ids::{AllocationHandle, SessionId, ShardId, StreamId};
+use crate::ids::{AllocationHandle, SessionId, ShardId};
 use crate::session::Reason;
 
 /// Messages other than media waiting for one shard.
@@ -23,11 +24,13 @@ pub enum Message {
         session: SessionId,
         /// Its local ufrag.
         ufrag: String,
+        /// Times it was passed on.
+        hops: u8,
     },
     /// A player elsewhere wants a keyframe.
     Keyframe {
         /// The stream.
-        stream: StreamId,
+        stream: Arc<StreamShared>,
         /// Its track.
         track: u8,
     },
@@ -39,7 +42,9 @@ pub enum Message {
         to: ShardId,
         /// The allocation there.
         allocation: AllocationHandle,
-        /// What arrived, to be handled at the new home.
+        /// The client's relayed address there.
+        mapped: std::net::SocketAddr,
+        /// What arrived, to be judged at the old home.
         datagrams: Vec<Vec<u8>>,
     },
     /// The session, on its way to its new home.
@@ -48,11 +53,11 @@ pub enum Message {
         endpoint: Box<Endpoint>,
         /// The allocation here.
         allocation: AllocationHandle,
-        /// What arrived meanwhile.
-        datagrams: Vec<Vec<u8>>,
     },
     /// Credentials that are no longer good.
     Revoke(Arc<[Revocation]>),
+    /// A TURN connection over TCP or TLS, after its handshake.
+    Connection(Box<Incoming>),
     /// Leave the loop.
     Stop,
 }
@@ -60,6 +65,8 @@ pub enum Message {
 /// The way into one shard.
 #[derive(Debug)]
 pub struct Mailbox {
+    /// From control, which the shards' own traffic must not crowd out.
+    orders: ArrayQueue<Message>,
     messages: ArrayQueue<Message>,
     media: ArrayQueue<Arc<MediaBatch>>,
     waker: Waker,
@@ -69,7 +76,12 @@ impl Mailbox {
     /// A mailbox that wakes its shard through `waker`.
     #[must_use]
     pub fn new(waker: Waker) -> Self {
-        Self { messages: ArrayQueue::new(MESSAGES), media: ArrayQueue::new(MEDIA_RING), waker }
+        Self {
+            orders: ArrayQueue::new(MESSAGES),
+            messages: ArrayQueue::new(MESSAGES),
+            media: ArrayQueue::new(MEDIA_RING),
+            waker,
+        }
     }
 
     /// Sends and wakes.
@@ -78,6 +90,16 @@ impl Mailbox {
     /// Gives the message back when the mailbox is full.
     pub fn send(&self, message: Message) -> Result<(), Message> {
         self.messages.push(message)?;
+        self.wake();
+        Ok(())
+    }
+
+    /// As [`Self::send`], for control.
+    ///
+    /// # Errors
+    /// Gives the message back when too many orders wait.
+    pub fn order(&self, message: Message) -> Result<(), Message> {
+        self.orders.push(message)?;
         self.wake();
         Ok(())
     }
@@ -95,7 +117,7 @@ impl Mailbox {
 
     /// The next message.
     pub fn next_message(&self) -> Option<Message> {
-        self.messages.pop()
+        self.orders.pop().or_else(|| self.messages.pop())
     }
 
     /// The next slab.

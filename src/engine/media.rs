@@ -23,13 +23,20 @@ pub struct StreamShared {
     pub spec: Arc<StreamSpec>,
     publisher: AtomicU8,
     players: AtomicU64,
+    /// Tracks a keyframe has been asked for, by a message under way.
+    wished: AtomicU64,
 }
 
 impl StreamShared {
     /// A stream that nobody has connected to yet.
     #[must_use]
     pub fn new(spec: Arc<StreamSpec>) -> Self {
-        Self { spec, publisher: AtomicU8::new(NONE), players: AtomicU64::new(0) }
+        Self {
+            spec,
+            publisher: AtomicU8::new(NONE),
+            players: AtomicU64::new(0),
+            wished: AtomicU64::new(0),
+        }
     }
 
     /// The shard of the publisher, once it is connected.
@@ -42,6 +49,17 @@ impl StreamShared {
     /// Notes the publisher's shard.
     pub fn set_publisher(&self, shard: Option<ShardId>) {
         self.publisher.store(shard.map_or(NONE, |s| s.0), Ordering::Relaxed);
+    }
+
+    /// Notes a wish for a keyframe; true when no message with it is under way yet.
+    pub fn wish(&self, track: u8) -> bool {
+        let bit = 1u64 << (track & 63);
+        self.wished.fetch_or(bit, Ordering::Relaxed) & bit == 0
+    }
+
+    /// The message arrived, or was lost.
+    pub fn wish_done(&self, track: u8) {
+        self.wished.fetch_and(!(1u64 << (track & 63)), Ordering::Relaxed);
     }
 
     /// Shards that have players, as a bit set.

@@ -11,11 +11,13 @@ pub mod media;
 pub mod parked;
 mod shard;
 mod socket;
+mod streams;
 pub mod sys;
 
 use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::thread::JoinHandle;
 
 use mio::{Poll, Waker};
@@ -34,6 +36,7 @@ use mailbox::{Event, Mailbox, Message};
 use parked::{Blueprint, ParkedTable};
 use shard::{Parts, Shard, WAKER};
 pub use socket::BindError;
+pub use streams::Incoming;
 use sys::lock::PortLock;
 
 /// Most shards of one process: a set of them fits 64 bits.
@@ -80,6 +83,17 @@ pub struct Engine {
     _lock: PortLock,
 }
 
+/// What came of asking for a session's end.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Closing {
+    /// Its shard was told and will report the end.
+    Told,
+    /// It was only parked, or is gone: nothing will be reported.
+    Gone,
+    /// Its shard has too many orders waiting: ask again.
+    Busy,
+}
+
 /// The way into the data plane, for control.
 #[derive(Clone, Debug)]
 pub struct Handle {
@@ -87,6 +101,8 @@ pub struct Handle {
     mailboxes: Arc<[Mailbox]>,
     published: Vec<Arc<Published>>,
     clock: Clock,
+    /// Connections take shards in turn.
+    turn: Arc<AtomicUsize>,
 }
 
 impl Engine {
@@ -145,7 +161,7 @@ impl Engine {
                 shard.run();
             })?);
         }
-        let handle = Handle { parked, mailboxes, published, clock };
+        let handle = Handle { parked, mailboxes, published, clock, turn: Arc::default() };
         Ok((Self { threads, handle, _lock: lock }, receiver))
     }
 
@@ -163,10 +179,13 @@ impl Engine {
 
     /// Closes all sessions and waits for the shards to end.
     pub fn stop(self) {
-        for mailbox in &*self.handle.mailboxes {
+        for (mailbox, thread) in self.handle.mailboxes.iter().zip(&self.threads) {
             let mut message = Message::Stop;
             // A full mailbox empties within a turn of its shard's loop.
-            while let Err(back) = mailbox.send(message) {
+            while let Err(back) = mailbox.order(message) {
+                if thread.is_finished() {
+                    break;
+                }
                 message = back;
                 mailbox.wake();
                 std::thread::yield_now();
@@ -201,16 +220,23 @@ impl Handle {
         self.parked.expire(self.clock.mono())
     }
 
-    /// Ends a session, claimed or not. True when a shard was told and will report its end;
-    /// false when it was only parked, or already gone.
+    /// Ends a session, claimed or not.
     #[must_use]
-    pub fn close(&self, session: SessionId, ufrag: &str) -> bool {
-        let Some(shard) = self.parked.holder(ufrag) else {
-            self.parked.remove(ufrag);
-            return false;
+    pub fn close(&self, session: SessionId, ufrag: &str) -> Closing {
+        let shard = self.parked.holder_or_remove(ufrag);
+        let Some(mailbox) = shard.and_then(|s| self.mailboxes.get(usize::from(s.0))) else {
+            return Closing::Gone;
         };
-        let message = Message::Close { session, ufrag: ufrag.to_owned() };
-        self.mailboxes.get(usize::from(shard.0)).is_some_and(|m| m.send(message).is_ok())
+        let message = Message::Close { session, ufrag: ufrag.to_owned(), hops: 0 };
+        if mailbox.order(message).is_ok() { Closing::Told } else { Closing::Busy }
+    }
+
+    /// Gives a TURN connection to a shard. False when that shard's mailbox is full.
+    #[must_use]
+    pub fn connect(&self, incoming: Incoming) -> bool {
+        let turn = self.turn.fetch_add(1, Ordering::Relaxed);
+        let shard = self.mailboxes.get(turn % self.mailboxes.len().max(1));
+        shard.is_some_and(|m| m.send(Message::Connection(Box::new(incoming))).is_ok())
     }
 
     /// Data-plane threads.

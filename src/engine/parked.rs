@@ -130,6 +130,16 @@ impl ParkedTable {
         }
     }
 
+    /// Who holds a session; one that still waits is forgotten.
+    pub fn holder_or_remove(&self, ufrag: &str) -> Option<ShardId> {
+        let mut entries = self.lock();
+        if let State::Held(by) = entries.get(ufrag)?.state {
+            return Some(by);
+        }
+        entries.remove(ufrag);
+        None
+    }
+
     /// Notes that a session moved to another shard.
     pub fn moved(&self, ufrag: &str, to: ShardId) {
         if let Some(entry) = self.lock().get_mut(ufrag)

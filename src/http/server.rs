@@ -35,6 +35,8 @@ const HEAD_BYTES: usize = 32 * 1024;
 const WINDOW: u32 = 64 * 1024;
 /// After `stop`, requests under way have this long to finish.
 const GRACE: Duration = Duration::from_secs(5);
+/// A connection is closed, in peace, after this: none is held for ever, whatever its client does.
+const MAX_AGE: Duration = Duration::from_secs(180);
 /// Connections at once on the plain listener.
 const LOCAL_CONNECTIONS: usize = 64;
 
@@ -66,6 +68,7 @@ where
         // A connection that breaks is the client's business.
         _ = connection.as_mut() => return,
         () = stop => connection.as_mut().graceful_shutdown(),
+        () = tokio::time::sleep(MAX_AGE) => connection.as_mut().graceful_shutdown(),
     }
     let _late = tokio::time::timeout(GRACE, connection).await;
 }

@@ -23,7 +23,7 @@ pub enum TlsError {
 }
 
 /// A server's configuration from a PEM chain (own certificate first) and a PEM private key.
-/// ALPN: `h2`, `http/1.1`. No early data: offers are not for replaying.
+/// ALPN: `h2`, `http/1.1`, and `stun.turn` (RFC 7443) for TURN clients that offer it. No early data: offers are not for replaying.
 ///
 /// # Errors
 /// [`TlsError`].
@@ -41,6 +41,6 @@ pub fn server_config(cert_pem: &[u8], key_pem: &[u8]) -> Result<ServerConfig, Tl
         .with_no_client_auth()
         .with_single_cert(chain, key)
         .map_err(TlsError::Pair)?;
-    config.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
+    config.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec(), b"stun.turn".to_vec()];
     Ok(config)
 }

@@ -66,6 +66,7 @@ counters! {
     RelayAuthBadIntegrity Counter "veilgate_relay_auth_failures_total" { reason = "bad_integrity" } "Unauthenticated requests answered with a 401 challenge, and refused credentials";
     RelayAuthWrongUser Counter "veilgate_relay_auth_failures_total" { reason = "wrong_user" } "Unauthenticated requests answered with a 401 challenge, and refused credentials";
     RelayAuthRevoked Counter "veilgate_relay_auth_failures_total" { reason = "revoked" } "Unauthenticated requests answered with a 401 challenge, and refused credentials";
+    RelayAuthBidDown Counter "veilgate_relay_auth_failures_total" { reason = "bid_down" } "Unauthenticated requests answered with a 401 challenge, and refused credentials";
 
     RelayRefusedQuota Counter "veilgate_relay_refused_total" { reason = "quota" } "Authenticated requests refused";
     RelayRefusedMismatch Counter "veilgate_relay_refused_total" { reason = "allocation_mismatch" } "Authenticated requests refused";
@@ -91,6 +92,7 @@ counters! {
     RelayPacketsOut Counter "veilgate_relay_packets_total" { direction = "to_client" } "Relayed packets";
     RelayBytesIn Counter "veilgate_relay_bytes_total" { direction = "from_client" } "Relayed payload bytes";
     RelayBytesOut Counter "veilgate_relay_bytes_total" { direction = "to_client" } "Relayed payload bytes";
+    RelayAllocationsEndedDisconnected Counter "veilgate_relay_allocations_ended_total" { reason = "disconnected" } "TURN allocations ended";
 
     SessionsPublishing Gauge "veilgate_session_sessions" { role = "publisher" } "Connected sessions";
     SessionsPlaying Gauge "veilgate_session_sessions" { role = "player" } "Connected sessions";
@@ -151,6 +153,16 @@ counters! {
     EngineSendCalls Counter "veilgate_engine_syscalls_total" { call = "send" } "Batched system calls";
     EngineSendErrors Counter "veilgate_engine_send_errors_total" { reason = "refused" } "Datagrams the kernel did not take";
     EngineSendBlocked Counter "veilgate_engine_send_errors_total" { reason = "would_block" } "Datagrams the kernel did not take";
+    Streams Gauge "veilgate_engine_streams" {} "TURN connections over TCP and TLS";
+    StreamOpened Counter "veilgate_engine_streams_opened_total" {} "TURN connections over TCP and TLS taken in";
+    StreamRefused Counter "veilgate_engine_streams_closed_total" { reason = "refused" } "TURN connections closed";
+    StreamEnded Counter "veilgate_engine_streams_closed_total" { reason = "client" } "TURN connections closed";
+    StreamNotTurn Counter "veilgate_engine_streams_closed_total" { reason = "not_turn" } "TURN connections closed";
+    StreamWasted Counter "veilgate_engine_streams_closed_total" { reason = "idle_or_slow" } "TURN connections closed";
+    StreamDropUnread Counter "veilgate_engine_stream_dropped_total" { reason = "unread" } "Messages to TURN connections dropped";
+    StreamDropClosed Counter "veilgate_engine_stream_dropped_total" { reason = "closed" } "Messages to TURN connections dropped";
+    StreamMessagesOut Counter "veilgate_engine_stream_messages_total" { direction = "out" } "Messages on TURN connections";
+    StreamMessagesIn Counter "veilgate_engine_stream_messages_total" { direction = "in" } "Messages on TURN connections";
     EngineMailboxFull Counter "veilgate_engine_mailbox_full_total" {} "Messages dropped at a full mailbox or ring";
 }
 

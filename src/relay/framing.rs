@@ -28,6 +28,8 @@ pub struct Route {
 pub enum Framing {
     /// ChannelData with this number. Unpadded: over UDP padding is optional (RFC 8656 12.5).
     Channel(u16),
+    /// ChannelData on a stream, padded to four bytes as RFC 8656 section 12.5 demands there.
+    StreamChannel(u16),
     /// A Data indication: the client has bound no channel to the peer.
     Indication {
         /// For XOR-PEER-ADDRESS.
@@ -49,11 +51,17 @@ impl Framing {
     ) -> Option<Range<usize>> {
         let len = slot.get(payload.clone())?.len();
         match *self {
-            Self::Channel(channel) => {
+            Self::Channel(channel) | Self::StreamChannel(channel) => {
                 let start = payload.start.checked_sub(channel_data::HEADER)?;
+                let padding = match self {
+                    Self::StreamChannel(_) => len.next_multiple_of(4) - len,
+                    _ => 0,
+                };
+                let end = payload.end + padding;
+                slot.get_mut(payload.end..end)?.fill(0);
                 let header = slot.get_mut(start..)?.first_chunk_mut()?;
                 channel_data::write_header(header, channel, u16::try_from(len).ok()?);
-                Some(start..payload.end)
+                Some(start..end)
             }
             Self::Indication { peer } => {
                 let start = payload.start.checked_sub(data_indication_header(peer))?;
@@ -79,6 +87,21 @@ mod tests {
         assert_eq!(datagram, 44..53);
         assert_eq!(slot[44..48], [0x40, 0x01, 0, 5]);
         assert_eq!(slot[53], 0xff);
+    }
+
+    #[test]
+    fn channel_data_on_a_stream_is_padded_to_four() {
+        for len in 0..9 {
+            let mut slot = [0xff; 64];
+            let payload = 48..48 + len;
+            let framing = Framing::StreamChannel(0x4001);
+            let datagram = framing.encapsulate(&mut slot, payload.clone(), [0; 12]).unwrap();
+            assert_eq!(datagram, 44..48 + len.next_multiple_of(4));
+            assert_eq!(slot[44..48], [0x40, 0x01, 0, len as u8], "the length is the payload's");
+            assert!(slot[payload.end..datagram.end].iter().all(|byte| *byte == 0));
+        }
+        let mut full = [0; 53];
+        assert_eq!(Framing::StreamChannel(0x4001).encapsulate(&mut full, 48..53, [0; 12]), None);
     }
 
     #[test]

@@ -36,6 +36,7 @@
 mod framing;
 mod nonce;
 mod policy;
+mod proof;
 mod request;
 mod revoked;
 mod sketch;
@@ -73,7 +74,8 @@ use sketch::ReplyCap;
 use table::{RandomKey, Table};
 use timers::Timers;
 
-/// Longest realm, bytes: a 401 is then at most 100 bytes of STUN.
+/// Longest realm, bytes. A 401 is at most 100 bytes of STUN with a realm of up to 24 bytes, 116
+/// with the longest: the nonce cookie and PASSWORD-ALGORITHMS of RFC 8489 cost the difference.
 pub const MAX_REALM: usize = 40;
 /// Ports below are never relayed ports: browsers reject candidates there.
 const FIRST_PORT: u16 = 1024;
@@ -202,6 +204,7 @@ enum End {
     Expired,
     Released,
     Revoked,
+    Disconnected,
 }
 
 impl Relay {
@@ -403,10 +406,12 @@ impl Relay {
             return None;
         }
         let channel = allocation.channels.get(admitted.media)?;
-        let framing = if channel.until > self.clock {
-            Framing::Channel(channel.number)
-        } else {
+        let framing = if channel.until <= self.clock {
             Framing::Indication { peer: self.policy.media(admitted.media)? }
+        } else if allocation.tuple.transport.is_stream() {
+            Framing::StreamChannel(channel.number)
+        } else {
+            Framing::Channel(channel.number)
         };
         Some(Route { tuple: allocation.tuple, framing })
     }
@@ -468,6 +473,23 @@ impl Relay {
         self.publish(counters);
     }
 
+    /// Whether a client has an allocation.
+    #[must_use]
+    pub fn serves(&self, tuple: FiveTuple) -> bool {
+        self.table.find(tuple).is_some()
+    }
+
+    /// A client's connection is gone, and with it what was allocated over it: its 5-tuple cannot
+    /// come back. Without effect for other transports than streams.
+    pub fn on_disconnect(&mut self, now: Now, tuple: FiveTuple, counters: &mut Counters) {
+        self.clock = self.clock.max(now.mono);
+        if tuple.transport.is_stream()
+            && let Some(index) = self.table.find(tuple)
+        {
+            self.end(now, index, End::Disconnected, counters);
+        }
+    }
+
     /// The next allocation that has ended; to be called until `None` after every other call.
     pub fn poll_ended(&mut self) -> Option<AllocationHandle> {
         self.ended.pop_front()
@@ -485,6 +507,7 @@ impl Relay {
         counters.inc(match why {
             End::Released => Id::RelayAllocationsEndedReleased,
             End::Revoked => Id::RelayAllocationsEndedRevoked,
+            End::Disconnected => Id::RelayAllocationsEndedDisconnected,
             End::Expired if at_limit => Id::RelayAllocationsEndedSessionLimit,
             End::Expired => Id::RelayAllocationsEndedExpired,
         });

@@ -1,18 +1,17 @@
-//! Requests: authentication (RFC 8489 section 9.2), then Allocate, Refresh, CreatePermission and
-//! ChannelBind (RFC 8656 sections 7 to 12).
+//! Authenticated requests: Allocate, Refresh, CreatePermission and ChannelBind (RFC 8656 sections 7
+//! to 12).
 
 use std::time::Duration;
 
 use super::policy::{MAX_MEDIA, Scope};
+use super::proof::{Proven, Signer, Unproven, remaining};
 use super::table::{Allocation, Channel, Owner};
 use super::timers::NEVER;
 use super::{End, Handled, Relay, dropped};
-use crate::auth::revocation::Identity;
-use crate::auth::turn::{Refused, Verified};
 use crate::ids::FiveTuple;
 use crate::metrics::{Counters, Id};
 use crate::time::{Mono, Now, Unix};
-use crate::wire::stun::{Builder, Class, IntegrityKey, Message, Method, attr};
+use crate::wire::stun::{Builder, Class, Message, Method, attr};
 use crate::wire::turn::{self, Family, Malformed};
 
 const PERMISSION: Duration = Duration::from_secs(300);
@@ -37,6 +36,7 @@ pub(super) const KNOWN: &[u16] = &[
     attr::DONT_FRAGMENT,
     attr::XOR_MAPPED_ADDRESS,
     attr::RESERVATION_TOKEN,
+    attr::PASSWORD_ALGORITHM,
 ];
 
 /// An error response, by its code; its counter follows from it.
@@ -97,20 +97,6 @@ enum Answer {
     Done,
 }
 
-/// A request that is not authenticated.
-enum Unproven {
-    Silent(Id),
-    Answer(u16, Id),
-}
-
-/// A request whose MESSAGE-INTEGRITY is right.
-struct Proven<'m> {
-    username: &'m str,
-    key: IntegrityKey,
-    /// `None` when the allocation's cached key served: same username.
-    fresh: Option<Verified>,
-}
-
 impl Relay {
     pub(super) fn on_request(
         &mut self,
@@ -131,7 +117,7 @@ impl Relay {
         };
         let owned_by_other = existing.is_some() && proven.fresh.is_some();
         if owned_by_other && message.method() != Method::ALLOCATE {
-            return refuse(Refusal::WrongCredentials, message, &proven.key, reply, counters);
+            return refuse(Refusal::WrongCredentials, message, &proven.signer, reply, counters);
         }
         let unknown = message.unknown_required(KNOWN);
         if !unknown.is_empty() {
@@ -144,7 +130,7 @@ impl Relay {
             }
             let used = 2 * unknown.as_slice().len();
             builder.attribute(attr::UNKNOWN_ATTRIBUTES, list.get(..used).unwrap_or_default());
-            return sign(builder, &proven.key);
+            return sign(builder, &proven.signer);
         }
         let outcome = match (message.method(), existing) {
             (Method::ALLOCATE, _) => {
@@ -158,12 +144,12 @@ impl Relay {
             (_, Some(index)) => self.on_channel_bind(now.mono, message, index, counters),
         };
         match outcome {
-            Ok(answer) => self.accept(&answer, tuple, message, &proven.key, reply),
+            Ok(answer) => self.accept(&answer, tuple, message, &proven.signer, reply),
             Err(Refusal::Expired) => {
                 counters.inc(Id::RelayAuthExpired);
                 self.challenge(now, tuple, message, 401, reply, counters)
             }
-            Err(refusal) => refuse(refusal, message, &proven.key, reply, counters),
+            Err(refusal) => refuse(refusal, message, &proven.signer, reply, counters),
         }
     }
 
@@ -177,107 +163,12 @@ impl Relay {
         None
     }
 
-    /// RFC 8489 section 9.2.4, cheapest check first. Reads only.
-    fn authenticate<'m>(
-        &self,
-        now: Now,
-        tuple: FiveTuple,
-        message: &Message<'m>,
-        existing: Option<u32>,
-    ) -> Result<Proven<'m>, Unproven> {
-        if !message.has_integrity() {
-            let bare = message.first(attr::REQUESTED_TRANSPORT).is_none();
-            return Err(if message.method() == Method::ALLOCATE && bare {
-                Unproven::Silent(Id::RelayDropMalformed)
-            } else {
-                Unproven::Answer(401, Id::RelayAuthMissing)
-            });
-        }
-        let (Some(_), Some(_), Some(nonce)) =
-            (message.first(attr::USERNAME), message.first(attr::REALM), message.first(attr::NONCE))
-        else {
-            return Err(Unproven::Answer(400, Id::RelayAuthMalformed));
-        };
-        if !self.nonces.verify(now.unix, tuple.client.expose(), nonce) {
-            return Err(Unproven::Answer(438, Id::RelayAuthStaleNonce));
-        }
-        let username =
-            message.text(attr::USERNAME).ok_or(Unproven::Answer(401, Id::RelayAuthMalformed))?;
-        let cached = existing
-            .and_then(|index| self.table.get(index))
-            .filter(|allocation| *allocation.username == *username);
-        let (key, live_until, who, fresh) = match cached {
-            Some(allocation) => {
-                (allocation.key, allocation.live_until, allocation.identity(), None)
-            }
-            None => {
-                let verified = self.keys.verify(username, &self.config.realm).map_err(|why| {
-                    Unproven::Answer(
-                        401,
-                        match why {
-                            Refused::UnknownKey => Id::RelayAuthUnknownKey,
-                            Refused::Malformed => Id::RelayAuthMalformed,
-                            Refused::Forged => Id::RelayAuthForged,
-                        },
-                    )
-                })?;
-                let who = Identity::from(&verified);
-                (verified.key, verified.live_until, who, Some(verified))
-            }
-        };
-        let mut key = IntegrityKey::from_bytes(&key);
-        let mut fresh = fresh;
-        // Plain TURN REST names do not say which of several secrets they were made with.
-        let mut attempt = 0;
-        while !message.verify_integrity(&key) {
-            attempt += 1;
-            let again = fresh
-                .as_ref()
-                .and_then(|_| self.keys.verify_again(username, &self.config.realm, attempt));
-            let Some(other) = again else {
-                return Err(Unproven::Answer(401, Id::RelayAuthBadIntegrity));
-            };
-            key = IntegrityKey::from_bytes(&other.key);
-            fresh = Some(other);
-        }
-        if self.is_revoked(now.unix, &who) {
-            return Err(Unproven::Answer(401, Id::RelayAuthRevoked));
-        }
-        if remaining(now.unix, live_until) == 0 {
-            return Err(Unproven::Answer(401, Id::RelayAuthExpired));
-        }
-        Ok(Proven { username, key, fresh })
-    }
-
-    /// An error response without MESSAGE-INTEGRITY; with a fresh nonce where it helps. Capped.
-    fn challenge(
-        &mut self,
-        now: Now,
-        tuple: FiveTuple,
-        message: &Message<'_>,
-        code: u16,
-        reply: &mut [u8],
-        counters: &mut Counters,
-    ) -> Handled {
-        if !self.cap.admit(now.mono, tuple.client.ip(), &mut self.rng) {
-            return dropped(counters, Id::RelayDropReplyCap);
-        }
-        let mut builder = response(Class::Error, message, reply);
-        builder.error_code(code, "");
-        if code != 400 {
-            builder.text(attr::REALM, &self.config.realm);
-            let nonce = self.nonces.mint(now.unix, tuple.client.expose());
-            builder.attribute(attr::NONCE, &nonce);
-        }
-        builder.finish().map_or(Handled::Dropped, Handled::Reply)
-    }
-
     fn accept(
         &self,
         answer: &Answer,
         tuple: FiveTuple,
         message: &Message<'_>,
-        key: &IntegrityKey,
+        signer: &Signer,
         reply: &mut [u8],
     ) -> Handled {
         let mut builder = response(Class::Success, message, reply);
@@ -295,7 +186,7 @@ impl Relay {
             Answer::Refreshed(lifetime) => builder.u32(attr::LIFETIME, lifetime),
             Answer::Done => {}
         }
-        sign(builder, key)
+        sign(builder, signer)
     }
 
     /// Seconds granted: RFC 8656 section 7.2, and never beyond the session limit.
@@ -355,6 +246,7 @@ impl Relay {
                 granted: lifetime,
                 created_by: message.transaction_id(),
                 key: verified.key,
+                key_sha256: verified.key_sha256,
                 username: proven.username.into(),
                 credential: verified.credential,
                 issued: verified.issued,
@@ -524,29 +416,28 @@ impl Relay {
     }
 }
 
-/// Whole seconds until `live_until`.
-const fn remaining(now: Unix, live_until: Unix) -> u64 {
-    live_until.as_micros().saturating_sub(now.as_micros()) / 1_000_000
-}
-
-fn response<'b>(class: Class, message: &Message<'_>, reply: &'b mut [u8]) -> Builder<'b> {
+pub(super) fn response<'b>(
+    class: Class,
+    message: &Message<'_>,
+    reply: &'b mut [u8],
+) -> Builder<'b> {
     Builder::new(reply, class, message.method(), message.transaction_id())
 }
 
-fn sign(mut builder: Builder<'_>, key: &IntegrityKey) -> Handled {
-    builder.integrity(key);
+fn sign(mut builder: Builder<'_>, signer: &Signer) -> Handled {
+    signer.sign(&mut builder);
     builder.finish().map_or(Handled::Dropped, Handled::Reply)
 }
 
 fn refuse(
     refusal: Refusal,
     message: &Message<'_>,
-    key: &IntegrityKey,
+    signer: &Signer,
     reply: &mut [u8],
     counters: &mut Counters,
 ) -> Handled {
     counters.inc(refusal.counter());
     let mut builder = response(Class::Error, message, reply);
     builder.error_code(refusal.code(), "");
-    sign(builder, key)
+    sign(builder, signer)
 }

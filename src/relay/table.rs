@@ -53,8 +53,9 @@ pub(super) struct Allocation {
     pub(super) granted: u32,
     /// The Allocate that made it.
     pub(super) created_by: TransactionId,
-    /// The long-term key of `username`.
+    /// The long-term keys of `username`: MD5 and SHA-256.
     pub(super) key: [u8; 16],
+    pub(super) key_sha256: Option<[u8; 32]>,
     pub(super) username: Box<str>,
     /// Which credential that is, and when it was minted: what revocations name.
     pub(super) credential: CredentialId,
@@ -200,6 +201,8 @@ impl TupleKey {
         let client = tuple.client.expose();
         let transport = match tuple.transport {
             Transport::Udp => 0,
+            Transport::Tcp => 1,
+            Transport::Tls => 2,
         };
         let (bits, extra) = match client.ip() {
             IpAddr::V4(ip) => (u128::from(ip.to_bits()), 1 << 20),
@@ -311,6 +314,7 @@ mod tests {
             granted: 600,
             created_by: TransactionId([0; 12]),
             key: [0; 16],
+            key_sha256: None,
             username: "u".into(),
             credential: CredentialId::of("u"),
             issued: Unix::from_secs(0),

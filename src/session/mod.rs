@@ -259,7 +259,9 @@ impl Session {
     }
 
     fn on_dtls(&mut self, now: Now, path: Path, datagram: &[u8], counters: &mut Counters) {
-        self.follow(path);
+        if self.paths.nominated().is_none() {
+            self.nominate(path);
+        }
         if !self.dtls.push(datagram) {
             counters.inc(Id::SessionDropNotMedia);
             return;

@@ -6,5 +6,6 @@ pub mod mux;
 pub mod rtcp;
 pub mod rtp;
 pub mod sdp;
+pub mod stream_frames;
 pub mod stun;
 pub mod turn;

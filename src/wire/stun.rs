@@ -3,12 +3,17 @@
 //! The reader stops at MESSAGE-INTEGRITY as section 14.5 asks: what an attacker appends after it
 //! is never seen, whatever the header's length says.
 
+mod builder;
+mod integrity;
+
 use std::fmt;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::ops::Range;
 
 use aws_lc_rs::{constant_time, hmac};
-use boring::hash::{Hasher, MessageDigest};
+
+pub use builder::Builder;
+pub use integrity::{IntegrityKey, IntegrityKeySha256, long_term_key, long_term_key_sha256};
 
 /// Bytes of the header.
 pub const HEADER: usize = 20;
@@ -18,6 +23,8 @@ pub const MAGIC_COOKIE: u32 = 0x2112_a442;
 const FINGERPRINT_XOR: u32 = 0x5354_554e;
 const SHA1_LEN: usize = 20;
 const INTEGRITY_ATTRIBUTE: usize = 4 + SHA1_LEN;
+const SHA256_LEN: usize = 32;
+const INTEGRITY_SHA256_ATTRIBUTE: usize = 4 + SHA256_LEN;
 const FINGERPRINT_ATTRIBUTE: usize = 8;
 
 /// Attribute types of STUN (RFC 8489), TURN (RFC 8656) and ICE (RFC 8445).
@@ -72,8 +79,12 @@ pub mod attr {
     pub const ADDITIONAL_ADDRESS_FAMILY: u16 = 0x8000;
     /// ADDRESS-ERROR-CODE.
     pub const ADDRESS_ERROR_CODE: u16 = 0x8001;
+    /// PASSWORD-ALGORITHMS.
+    pub const PASSWORD_ALGORITHMS: u16 = 0x8002;
     /// SOFTWARE.
     pub const SOFTWARE: u16 = 0x8022;
+    /// ALTERNATE-SERVER.
+    pub const ALTERNATE_SERVER: u16 = 0x8023;
     /// FINGERPRINT.
     pub const FINGERPRINT: u16 = 0x8028;
     /// ICE-CONTROLLED.
@@ -142,6 +153,7 @@ pub struct Message<'a> {
     /// Where the attributes a receiver may act on end.
     end: usize,
     integrity: Option<usize>,
+    integrity_sha256: Option<usize>,
     fingerprint: Option<usize>,
 }
 
@@ -184,6 +196,7 @@ impl<'a> Message<'a> {
         let mut at = HEADER;
         let mut end = None;
         let mut integrity = None;
+        let mut integrity_sha256 = None;
         let mut fingerprint = None;
         while at < bytes.len() {
             let (kind, value, next) = attribute_at(bytes, at).ok_or(ParseError::Attribute)?;
@@ -195,7 +208,15 @@ impl<'a> Message<'a> {
                     integrity = Some(at);
                     end = Some(at);
                 }
-                attr::MESSAGE_INTEGRITY_SHA256 => end = end.or(Some(at)),
+                // It may follow MESSAGE-INTEGRITY, and the first of several counts.
+                attr::MESSAGE_INTEGRITY_SHA256 if integrity_sha256.is_none() => {
+                    // Section 14.6: 16 to 32 bytes, a multiple of four.
+                    if !(16..=SHA256_LEN).contains(&value.len()) || value.len() % 4 != 0 {
+                        return Err(ParseError::Attribute);
+                    }
+                    integrity_sha256 = Some(at);
+                    end = end.or(Some(at));
+                }
                 attr::FINGERPRINT => {
                     // Section 14.7: the last attribute, four bytes.
                     if value.len() != 4 || next != bytes.len() {
@@ -209,7 +230,7 @@ impl<'a> Message<'a> {
             at = next;
         }
         let end = end.unwrap_or(bytes.len());
-        Ok(Self { bytes, id: TransactionId(*rest), end, integrity, fingerprint })
+        Ok(Self { bytes, id: TransactionId(*rest), end, integrity, integrity_sha256, fingerprint })
     }
 
     fn kind(&self) -> u16 {
@@ -324,23 +345,38 @@ impl<'a> Message<'a> {
         self.integrity.is_some()
     }
 
+    /// Whether MESSAGE-INTEGRITY-SHA256 is there, valid or not.
+    #[must_use]
+    pub const fn has_integrity_sha256(&self) -> bool {
+        self.integrity_sha256.is_some()
+    }
+
     /// Whether MESSAGE-INTEGRITY is there and right for `key`; compared in constant time.
     #[must_use]
     pub fn verify_integrity(&self, key: &IntegrityKey) -> bool {
-        let Some(at) = self.integrity else { return false };
-        let (Some(kind), Some(middle), Some(mac)) = (
-            self.bytes.get(..2),
-            self.bytes.get(4..at),
-            self.bytes.get(at + 4..at + INTEGRITY_ATTRIBUTE),
-        ) else {
+        self.verify_mac(self.integrity, INTEGRITY_ATTRIBUTE, &key.0)
+    }
+
+    /// Whether MESSAGE-INTEGRITY-SHA256 is there, whole (section 14.6 allows a usage to truncate
+    /// it; none here does) and right for `key`; compared in constant time.
+    #[must_use]
+    pub fn verify_integrity_sha256(&self, key: &IntegrityKeySha256) -> bool {
+        self.verify_mac(self.integrity_sha256, INTEGRITY_SHA256_ATTRIBUTE, &key.0)
+    }
+
+    fn verify_mac(&self, at: Option<usize>, size: usize, key: &hmac::Key) -> bool {
+        let Some(at) = at else { return false };
+        let Some((_, mac, _)) = attribute_at(self.bytes, at) else { return false };
+        let (Some(kind), Some(middle)) = (self.bytes.get(..2), self.bytes.get(4..at)) else {
             return false;
         };
         // Section 14.5: hashed as if the message ended with this attribute.
-        let Ok(length) = u16::try_from(at + INTEGRITY_ATTRIBUTE - HEADER) else { return false };
-        let mut context = hmac::Context::with_key(&key.0);
+        let Ok(length) = u16::try_from(at + size - HEADER) else { return false };
+        let mut context = hmac::Context::with_key(key);
         context.update(kind);
         context.update(&length.to_be_bytes());
         context.update(middle);
+        // Slices of different length are different.
         constant_time::verify_slices_are_equal(context.sign().as_ref(), mac).is_ok()
     }
 
@@ -412,186 +448,6 @@ fn xor_mask_v6(id: TransactionId) -> u128 {
     mask[..4].copy_from_slice(&MAGIC_COOKIE.to_be_bytes());
     mask[4..].copy_from_slice(&id.0);
     u128::from_be_bytes(mask)
-}
-
-/// A key of MESSAGE-INTEGRITY (HMAC-SHA1, section 14.5).
-#[derive(Clone)]
-pub struct IntegrityKey(hmac::Key);
-
-impl fmt::Debug for IntegrityKey {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("IntegrityKey(hidden)")
-    }
-}
-
-impl IntegrityKey {
-    /// From the key itself.
-    #[must_use]
-    pub fn from_bytes(key: &[u8]) -> Self {
-        Self(hmac::Key::new(hmac::HMAC_SHA1_FOR_LEGACY_USE_ONLY, key))
-    }
-
-    /// The short-term key: the password (section 9.1.1). The caller passes it through OpaqueString
-    /// first if it is not plain ASCII.
-    #[must_use]
-    pub fn short_term(password: &[u8]) -> Self {
-        Self::from_bytes(password)
-    }
-
-    /// The long-term key: MD5 of `username:realm:password` (section 9.2.2). `None` only if the
-    /// library refuses MD5.
-    #[must_use]
-    pub fn long_term(username: &str, realm: &str, password: &str) -> Option<Self> {
-        Some(Self::from_bytes(&long_term_key(username, realm, password)?))
-    }
-}
-
-/// MD5 of `username:realm:password`, the long-term key of section 9.2.2.
-#[must_use]
-pub fn long_term_key(username: &str, realm: &str, password: &str) -> Option<[u8; 16]> {
-    let mut hasher = Hasher::new(MessageDigest::md5()).ok()?;
-    for part in [username, ":", realm, ":", password] {
-        hasher.update(part.as_bytes()).ok()?;
-    }
-    hasher.finish().ok()?.as_ref().try_into().ok()
-}
-
-/// Writes one message into a caller's buffer. What does not fit is noticed once, at
-/// [`Builder::finish`]. Padding bytes are zero.
-#[derive(Debug)]
-pub struct Builder<'b> {
-    buf: &'b mut [u8],
-    len: usize,
-    id: TransactionId,
-    overflow: bool,
-}
-
-impl<'b> Builder<'b> {
-    /// Starts a message at the start of `buf`.
-    #[must_use]
-    pub fn new(buf: &'b mut [u8], class: Class, method: Method, id: TransactionId) -> Self {
-        let m = method.0 & 0x0fff;
-        let class = match class {
-            Class::Request => 0x0000,
-            Class::Indication => 0x0010,
-            Class::Success => 0x0100,
-            Class::Error => 0x0110,
-        };
-        let kind = (m & 0x000f) | ((m & 0x0070) << 1) | ((m & 0x0f80) << 2) | class;
-        let mut builder = Self { buf, len: 0, id, overflow: false };
-        builder.put(&kind.to_be_bytes());
-        builder.put(&[0, 0]);
-        builder.put(&MAGIC_COOKIE.to_be_bytes());
-        builder.put(&id.0);
-        builder
-    }
-
-    fn put(&mut self, bytes: &[u8]) {
-        let end = self.len + bytes.len();
-        match self.buf.get_mut(self.len..end) {
-            Some(place) if !self.overflow => {
-                place.copy_from_slice(bytes);
-                self.len = end;
-            }
-            _ => self.overflow = true,
-        }
-    }
-
-    /// Adds an attribute.
-    pub fn attribute(&mut self, kind: u16, value: &[u8]) {
-        let Ok(len) = u16::try_from(value.len()) else {
-            self.overflow = true;
-            return;
-        };
-        self.put(&kind.to_be_bytes());
-        self.put(&len.to_be_bytes());
-        self.put(value);
-        self.put(&[0; 3][..value.len().next_multiple_of(4) - value.len()]);
-    }
-
-    /// Adds a text attribute.
-    pub fn text(&mut self, kind: u16, value: &str) {
-        self.attribute(kind, value.as_bytes());
-    }
-
-    /// Adds a number of four bytes.
-    pub fn u32(&mut self, kind: u16, value: u32) {
-        self.attribute(kind, &value.to_be_bytes());
-    }
-
-    /// Adds an address in clear (section 14.1).
-    pub fn address(&mut self, kind: u16, address: SocketAddr) {
-        self.put_address(kind, address.ip(), address.port());
-    }
-
-    /// Adds an XOR address (section 14.2).
-    pub fn xor_address(&mut self, kind: u16, address: SocketAddr) {
-        let ip = match address.ip() {
-            IpAddr::V4(ip) => Ipv4Addr::from_bits(ip.to_bits() ^ MAGIC_COOKIE).into(),
-            IpAddr::V6(ip) => Ipv6Addr::from_bits(ip.to_bits() ^ xor_mask_v6(self.id)).into(),
-        };
-        self.put_address(kind, ip, address.port() ^ (MAGIC_COOKIE >> 16) as u16);
-    }
-
-    fn put_address(&mut self, kind: u16, ip: IpAddr, port: u16) {
-        let [p0, p1] = port.to_be_bytes();
-        match ip {
-            IpAddr::V4(ip) => {
-                let [a, b, c, d] = ip.octets();
-                self.attribute(kind, &[0, 1, p0, p1, a, b, c, d]);
-            }
-            IpAddr::V6(ip) => {
-                let mut value = [0; 20];
-                value[..4].copy_from_slice(&[0, 2, p0, p1]);
-                value[4..].copy_from_slice(&ip.octets());
-                self.attribute(kind, &value);
-            }
-        }
-    }
-
-    /// Adds ERROR-CODE (section 14.8). `reason` is a constant of ours of at most 60 bytes,
-    /// or empty.
-    pub fn error_code(&mut self, code: u16, reason: &str) {
-        let mut value = [0; 4 + 60];
-        value[2] = (code / 100) as u8 & 7;
-        value[3] = (code % 100) as u8;
-        let Some(text) = value.get_mut(4..4 + reason.len()) else {
-            self.overflow = true;
-            return;
-        };
-        text.copy_from_slice(reason.as_bytes());
-        self.attribute(attr::ERROR_CODE, &value[..4 + reason.len()]);
-    }
-
-    /// Writes the header's length as if `extra` more bytes followed.
-    fn set_length(&mut self, extra: usize) {
-        let length = u16::try_from((self.len + extra).saturating_sub(HEADER));
-        match (self.buf.get_mut(2..4), length) {
-            (Some(place), Ok(length)) => place.copy_from_slice(&length.to_be_bytes()),
-            _ => self.overflow = true,
-        }
-    }
-
-    /// Adds MESSAGE-INTEGRITY over everything added so far.
-    pub fn integrity(&mut self, key: &IntegrityKey) {
-        self.set_length(INTEGRITY_ATTRIBUTE);
-        let tag = hmac::sign(&key.0, self.buf.get(..self.len).unwrap_or_default());
-        self.attribute(attr::MESSAGE_INTEGRITY, tag.as_ref());
-    }
-
-    /// Adds FINGERPRINT; nothing may be added after it.
-    pub fn fingerprint(&mut self) {
-        self.set_length(FINGERPRINT_ATTRIBUTE);
-        let crc = crc32fast::hash(self.buf.get(..self.len).unwrap_or_default());
-        self.u32(attr::FINGERPRINT, crc ^ FINGERPRINT_XOR);
-    }
-
-    /// The length of the whole message, or `None` when it did not fit.
-    #[must_use]
-    pub fn finish(mut self) -> Option<usize> {
-        self.set_length(0);
-        (!self.overflow).then_some(self.len)
-    }
 }
 
 #[cfg(test)]

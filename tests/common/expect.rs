@@ -45,9 +45,6 @@ pub fn relayed_only(who: &Value) {
     assert!(!local.is_empty(), "no local candidate: {last:#}");
     for candidate in local {
         assert_eq!(candidate["type"], "relay", "{last:#}");
-        if let Some(protocol) = candidate["relayProtocol"].as_str() {
-            assert_eq!(protocol, "udp", "{last:#}");
-        }
     }
     let remote = last["remote"].as_array().expect("remote candidates");
     assert!(!remote.is_empty(), "no remote candidate: {last:#}");
@@ -56,6 +53,12 @@ pub fn relayed_only(who: &Value) {
         assert_eq!(candidate["port"], MEDIA_PORT, "{last:#}");
         assert_eq!(candidate["type"], "host", "{last:#}");
     }
+}
+
+/// The path in use goes to the relay over `transport`: udp, tcp or tls.
+pub fn relayed_over(who: &Value, transport: &str) {
+    let last = &who["last"];
+    assert_eq!(last["selected"]["local"]["relayProtocol"], transport, "{last:#}");
 }
 
 /// DTLS 1.3 and an AEAD SRTP profile, as the browser reports them.

@@ -10,12 +10,12 @@ use std::time::Duration;
 
 use serde_json::{Value, json};
 
-use super::{Gateway, need};
+use super::{GATEWAY, Gateway, HOST, need};
 
 /// Starting four browsers on two busy cores takes this long at worst.
 const FLOWING: Duration = Duration::from_secs(120);
 /// From there to the result, beyond the seconds of the plan.
-const RESULT: Duration = Duration::from_secs(60);
+const RESULT: Duration = Duration::from_secs(90);
 
 /// A driver under way. Dropped, it is killed.
 #[derive(Debug)]
@@ -34,6 +34,15 @@ fn tools() -> PathBuf {
 impl Tool {
     /// Browsers: publishers and players of one plan.
     pub fn browsers(gateway: &Gateway, plan: &Value) -> Self {
+        Self::node(gateway, "call.mjs", plan)
+    }
+
+    /// A browser that uses the page as a person would.
+    pub fn page(gateway: &Gateway, plan: &Value) -> Self {
+        Self::node(gateway, "page.mjs", plan)
+    }
+
+    fn node(gateway: &Gateway, script: &'static str, plan: &Value) -> Self {
         need("node", "nodejs");
         need("chromium", "chromium");
         need("firefox-esr", "firefox-esr");
@@ -42,9 +51,15 @@ impl Tool {
             tools.join("node_modules/puppeteer-core").is_dir(),
             "puppeteer-core is missing. Run: scripts/setup test   (or: cd tests/tools && npm ci)"
         );
-        let mut command = Command::new("node");
-        command.arg(tools.join("call.mjs"));
-        Self::spawn("call.mjs", command, gateway, plan)
+        need("unshare", "util-linux");
+        need("certutil", "libnss3-tools");
+        // A hosts file of their own, in a mount namespace of their own.
+        let hosts = gateway.folder().join("hosts");
+        std::fs::write(&hosts, format!("127.0.0.1 localhost\n{GATEWAY} {HOST}\n")).expect("a file");
+        let mut command = Command::new("unshare");
+        command.args(["--mount", "sh", "-c", "mount --bind \"$0\" /etc/hosts && exec node \"$1\""]);
+        command.arg(hosts).arg(tools.join(script));
+        Self::spawn(script, command, gateway, plan)
     }
 
     /// aiortc, publishing or playing.

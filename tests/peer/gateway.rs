@@ -82,7 +82,7 @@ impl Gateway {
     }
 
     pub fn mint(&mut self, subject: &str) -> Minted {
-        self.minted += 1;
+        self.minted = self.minted.wrapping_add(1);
         let mint = Mint {
             subject,
             room: None,
@@ -100,16 +100,27 @@ impl Gateway {
 
     /// A connected publisher of `name`.
     pub fn publisher(&mut self, name: &str) -> (Peer, Remote) {
+        let (peer, remote, _) = self.publish_as(name, "alice");
+        (peer, remote)
+    }
+
+    /// As [`Self::publisher`], by another subject each round; also the session's resource.
+    pub fn publisher_of(&mut self, name: &str, round: usize) -> (Peer, Remote, String) {
+        self.publish_as(name, &format!("alice{round}"))
+    }
+
+    fn publish_as(&mut self, name: &str, subject: &str) -> (Peer, Remote, String) {
         let identity = Identity::new();
         let name: ids::StreamName = name.parse().expect("a name");
-        let who = Self::principal("alice");
+        let who = Self::principal(subject);
         let sdp = offer(&identity, "sendonly", "pubufrag");
-        let accepted = self.control.publish(&name, &who, &sdp).expect("agreed");
+        // The stream before may be ending.
+        let accepted = eventually(|| self.control.publish(&name, &who, &sdp).ok());
         let remote = Remote::from_answer(&accepted.answer);
-        let minted = self.mint("alice");
+        let minted = self.mint(subject);
         let mut peer = Peer::allocate(self.udp, remote.media, &minted);
         peer.connect(&identity, "pubufrag", &remote);
-        (peer, remote)
+        (peer, remote, accepted.resource)
     }
 
     /// A connected player of `name`; waits for the publisher to be known as connected.

@@ -346,23 +346,12 @@ impl Peer {
 
     /// One connectivity check, answered.
     pub fn check(&mut self, own_ufrag: &str, remote: &Remote, nominate: bool) {
-        let mut buf = [0; 512];
-        let id = self.id();
-        let mut builder = Builder::new(&mut buf, Class::Request, Method::BINDING, id);
-        builder.text(attr::USERNAME, &format!("{}:{own_ufrag}", remote.ufrag));
-        builder.u32(attr::PRIORITY, 1);
-        builder.attribute(attr::ICE_CONTROLLING, &[1; 8]);
-        if nominate {
-            builder.attribute(attr::USE_CANDIDATE, &[]);
-        }
+        let (id, check) = self.build_check(own_ufrag, remote, nominate);
         let key = IntegrityKey::short_term(remote.pwd.as_bytes());
-        builder.integrity(&key);
-        builder.fingerprint();
-        let len = builder.finish().expect("fits");
         // A move between shards may lose a packet; a client repeats its checks as well.
         self.socket.set_read_timeout(Some(Duration::from_millis(500))).expect("socket option");
         for _ in 0..20 {
-            self.send_relayed(&buf[..len]);
+            self.send_relayed(&check);
             while let Some(payload) = self.recv_relayed() {
                 let Ok(answer) = Message::parse(&payload) else { continue };
                 if answer.transaction_id() == id {
@@ -375,6 +364,51 @@ impl Peer {
             }
         }
         panic!("no answer to a check");
+    }
+
+    fn build_check(
+        &mut self,
+        own_ufrag: &str,
+        remote: &Remote,
+        nominate: bool,
+    ) -> (TransactionId, Vec<u8>) {
+        let mut buf = [0; 512];
+        let id = self.id();
+        let mut builder = Builder::new(&mut buf, Class::Request, Method::BINDING, id);
+        builder.text(attr::USERNAME, &format!("{}:{own_ufrag}", remote.ufrag));
+        builder.u32(attr::PRIORITY, 1);
+        builder.attribute(attr::ICE_CONTROLLING, &[1; 8]);
+        if nominate {
+            builder.attribute(attr::USE_CANDIDATE, &[]);
+        }
+        builder.integrity(&IntegrityKey::short_term(remote.pwd.as_bytes()));
+        builder.fingerprint();
+        let len = builder.finish().expect("fits");
+        (id, buf[..len].to_vec())
+    }
+
+    /// Sends a nominating check and does not wait for its answer.
+    pub fn nominate(&mut self, own_ufrag: &str, remote: &Remote) {
+        let (_, check) = self.build_check(own_ufrag, remote, true);
+        self.send_relayed(&check);
+    }
+
+    /// Whether a check is answered within `wait`.
+    pub fn is_answered(&mut self, own_ufrag: &str, remote: &Remote, wait: Duration) -> bool {
+        let (id, check) = self.build_check(own_ufrag, remote, true);
+        self.socket.set_read_timeout(Some(wait)).expect("socket option");
+        self.send_relayed(&check);
+        let mut answered = false;
+        while let Some(payload) = self.recv_relayed() {
+            answered |= Message::parse(&payload).is_ok_and(|m| m.transaction_id() == id);
+        }
+        self.socket.set_read_timeout(Some(PATIENCE)).expect("socket option");
+        answered
+    }
+
+    /// Bytes to the media address as they are.
+    pub fn send_raw(&self, payload: &[u8]) {
+        self.send_relayed(payload);
     }
 
     /// Seals and sends an RTP packet.
@@ -412,4 +446,17 @@ impl Peer {
             return Some(payload);
         }
     }
+}
+
+/// A VP8 packet of the offer's video section; `keyframe`: the first of one.
+pub fn vp8(sequence: u16, keyframe: bool) -> Vec<u8> {
+    let mut packet = vec![0x90, 0x80 | 96];
+    packet.extend(sequence.to_be_bytes());
+    packet.extend((u32::from(sequence) * 3_000).to_be_bytes());
+    packet.extend(20u32.to_be_bytes());
+    packet.extend([0xbe, 0xde, 0, 1, 0x40, b'1', 0, 0]);
+    // VP8 payload descriptor with S set, then the frame tag whose lowest bit is 0 in a keyframe.
+    packet.extend([0x10, u8::from(!keyframe), 0, 0, 0x9d, 0x01, 0x2a]);
+    packet.extend([0x5a; 100]);
+    packet
 }

@@ -1,105 +1,10 @@
 // Real browsers on the gateway's own page. One line of JSON on stdin is the plan, lines of JSON
 // on stdout are events; see README.md here.
 
-import { mkdtemp } from 'node:fs/promises';
-import { tmpdir } from 'node:os';
-import path from 'node:path';
-import readline from 'node:readline';
-
-import puppeteer from 'puppeteer-core';
-
+import { CLOSE_MS, LAUNCH_MS, closeAll, launch, readPlan, say, within } from './browsers.mjs';
 import { measurePlayer, measurePublisher, startPlayer, startPublisher, waitForMedia } from './in_page.mjs';
 
-const LAUNCH_MS = 60_000;
 const FLOWING_MS = 60_000;
-const CLOSE_MS = 10_000;
-
-const CHROMIUM = {
-  browser: 'chrome',
-  executablePath: '/usr/bin/chromium',
-  args: [
-    '--headless=new',
-    '--no-sandbox',
-    '--use-fake-device-for-media-stream',
-    '--use-fake-ui-for-media-stream',
-    '--ignore-certificate-errors',
-    '--allow-loopback-in-peer-connection',
-    '--autoplay-policy=no-user-gesture-required',
-    '--disable-gpu',
-    '--disable-quic',
-    '--disable-renderer-backgrounding',
-    '--disable-background-timer-throttling',
-    '--disable-backgrounding-occluded-windows',
-    '--disable-background-networking',
-    '--disable-component-update',
-    '--disable-sync',
-    '--disable-dev-shm-usage',
-    '--no-first-run',
-    '--no-default-browser-check',
-  ],
-};
-
-const FIREFOX = {
-  browser: 'firefox',
-  executablePath: '/usr/bin/firefox-esr',
-  extraPrefsFirefox: {
-    'media.navigator.permission.disabled': true,
-    'media.navigator.streams.fake': true,
-    'media.peerconnection.ice.loopback': true,
-    'media.autoplay.default': 0,
-    'media.autoplay.blocking_policy': 0,
-    'app.update.enabled': false,
-    'datareporting.policy.dataSubmissionEnabled': false,
-    'network.captive-portal-service.enabled': false,
-    'network.connectivity-service.enabled': false,
-    // OpenH264 would be a download.
-    'media.gmp-manager.updateEnabled': false,
-  },
-};
-
-const browsers = [];
-
-function say(event) {
-  process.stdout.write(`${JSON.stringify(event)}\n`);
-}
-
-function within(ms, what, promise) {
-  let timer;
-  const late = new Promise((_, reject) => {
-    timer = setTimeout(() => reject(new Error(`${what} took more than ${ms} ms`)), ms);
-  });
-  return Promise.race([promise, late]).finally(() => clearTimeout(timer));
-}
-
-async function launch(kind, folder) {
-  const recipe = { chromium: CHROMIUM, firefox: FIREFOX }[kind];
-  if (!recipe) throw new Error(`no such browser: ${kind}`);
-  const home = await mkdtemp(path.join(folder ?? tmpdir(), `${kind}-`));
-  const browser = await puppeteer.launch({
-    ...recipe,
-    headless: true,
-    acceptInsecureCerts: true,
-    // Neither the caller's profile nor its certificate store.
-    env: { ...process.env, HOME: home, XDG_CONFIG_HOME: home, XDG_CACHE_HOME: home },
-    userDataDir: path.join(home, 'profile'),
-    timeout: LAUNCH_MS,
-    protocolTimeout: LAUNCH_MS,
-  });
-  browsers.push(browser);
-  return browser;
-}
-
-async function closeAll() {
-  await Promise.all(
-    browsers.splice(0).map(async (browser) => {
-      try {
-        await within(CLOSE_MS, 'closing', browser.close());
-      } catch {
-        browser.process()?.kill('SIGKILL');
-      }
-    }),
-  );
-}
 
 /** Pages of one plan: each in a browser of its own, or all of a kind in one (`share`). */
 class Stage {
@@ -111,7 +16,7 @@ class Stage {
   async open(kind) {
     let browser = this.plan.share && this.shared.get(kind);
     if (!browser) {
-      browser = launch(kind, this.plan.folder);
+      browser = launch(kind, this.plan.folder, { ca: this.plan.ca });
       if (this.plan.share) this.shared.set(kind, browser);
     }
     const page = await (await browser).newPage();
@@ -176,15 +81,7 @@ async function perform(plan, ended) {
   return { event: 'result', publishers: report('publisher'), players: report('player') };
 }
 
-const lines = readline.createInterface({ input: process.stdin });
-const input = lines[Symbol.asyncIterator]();
-const plan = JSON.parse((await input.next()).value);
-const ended = { now: false };
-ended.promise = input.next().then(() => {
-  ended.now = true;
-});
-process.on('SIGTERM', () => closeAll().then(() => process.exit(143)));
-
+const { plan, ended } = await readPlan();
 let code = 0;
 let last;
 try {

@@ -14,6 +14,7 @@ export async function startPublisher(who) {
   const session = publish({
     name: who.name,
     token: who.token,
+    transport: who.transport,
     stream,
     onstate: (state, detail) => states.push([state, detail?.error?.message ?? '']),
   });
@@ -25,7 +26,6 @@ export async function startPublisher(who) {
 export async function startPlayer(who) {
   const base = document.querySelector('script[type=module][src]').src;
   const video = document.createElement('video');
-  video.muted = true;
   video.autoplay = true;
   video.playsInline = true;
   document.body.append(video);
@@ -61,6 +61,7 @@ export async function startPlayer(who) {
   const session = play({
     name: who.name,
     token: who.token,
+    transport: who.transport,
     ontrack: show,
     onstate: (state, detail) => states.push([state, detail?.error?.message ?? '']),
   });
@@ -150,13 +151,18 @@ export async function measurePublisher() {
   const of = (type) => reports.filter((report) => report.type === type);
   const outbound = (kind) => of('outbound-rtp').find((report) => report.kind === kind) ?? {};
   const transport = of('transport')[0] ?? {};
-  const pick = (c) => ({
-    type: c.candidateType,
-    address: c.address ?? c.ip,
-    port: c.port,
-    protocol: c.protocol,
-    relayProtocol: c.relayProtocol,
-  });
+  const pairs = of('candidate-pair');
+  const pair =
+    pairs.find((p) => p.id === transport.selectedCandidatePairId) ?? pairs.find((p) => p.selected);
+  const pick = (c) =>
+    c && {
+      type: c.candidateType,
+      address: c.address ?? c.ip,
+      port: c.port,
+      protocol: c.protocol,
+      relayProtocol: c.relayProtocol,
+    };
+  const byId = (id) => pick(reports.find((report) => report.id === id));
   return {
     states,
     connection: session.peer?.connectionState ?? 'none',
@@ -165,6 +171,7 @@ export async function measurePublisher() {
     audioPackets: outbound('audio').packetsSent ?? 0,
     local: of('local-candidate').map(pick),
     remote: of('remote-candidate').map(pick),
+    selected: pair && { local: byId(pair.localCandidateId), remote: byId(pair.remoteCandidateId) },
     tlsVersion: transport.tlsVersion ?? null,
     dtlsCipher: transport.dtlsCipher ?? null,
     srtpCipher: transport.srtpCipher ?? null,

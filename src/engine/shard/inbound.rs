@@ -1,6 +1,7 @@
 //! From a datagram to a session.
 
 use std::net::SocketAddr;
+use std::time::Duration;
 
 use super::{Endpoint, Lane, Role, Shard, Target};
 use crate::engine::mailbox::Message;
@@ -13,10 +14,19 @@ use crate::wire::mux::{Inner, inner};
 
 /// A check is not longer than this (its USERNAME is at most 513 bytes, RFC 8489 section 14.3).
 const LONGEST_CHECK: usize = 1_024;
+/// A lane asks for its session at most once in this time.
+const REHOME_INTERVAL: Duration = Duration::from_millis(50);
+/// No media packet is longer.
+const LONGEST_PACKET: usize = 1_500;
 
 impl Shard {
     pub(super) fn on_datagram(&mut self, from: SocketAddr, datagram: &mut [u8]) {
         let tuple = FiveTuple { client: ClientAddr::new(from), transport: Transport::Udp };
+        self.on_client_message(tuple, datagram);
+    }
+
+    /// One message of a client, from a datagram or out of a stream.
+    pub(super) fn on_client_message(&mut self, tuple: FiveTuple, datagram: &mut [u8]) {
         let now = self.now;
         let counters = &mut self.counters;
         match self.parts.relay.handle(now, tuple, datagram, &mut self.reply, counters) {
@@ -57,7 +67,10 @@ impl Shard {
                 Target::Elsewhere { session, by, check } => {
                     // The client uses this path before it has nominated it: the session comes.
                     let (session, by) = (*session, *by);
-                    let datagrams = vec![check.clone(), packet.to_vec()];
+                    let packet = packet.get(..packet.len().min(LONGEST_PACKET)).unwrap_or_default();
+                    let datagrams = vec![std::mem::take(check), packet.to_vec()];
+                    // Once a check: whoever floods this lane does not fill the other's mailbox.
+                    *self.lane(allocation) = Target::None;
                     self.ask_rehome(session, by, allocation, datagrams);
                 }
                 Target::None => self.counters.inc(Id::SessionDropNoPath),
@@ -73,7 +86,7 @@ impl Shard {
         }
         let lane = &mut self.lanes[index];
         if lane.generation != allocation.generation {
-            *lane = Lane { generation: allocation.generation, target: Target::None };
+            *lane = Lane { generation: allocation.generation, target: Target::None, asked: None };
         }
         &mut lane.target
     }
@@ -100,7 +113,13 @@ impl Shard {
         match verdict {
             Verdict::Unknown => self.counters.inc(Id::SessionIceUnknownUfrag),
             Verdict::ForeignCredential => self.counters.inc(Id::SessionIceForeignCredential),
-            Verdict::Refused(error) => self.counters.inc(error.counter()),
+            Verdict::Refused(error) => {
+                self.counters.inc(error.counter());
+                // A 487 or 420 is written already; anything else is not worth an answer.
+                if let Some(len) = error.answer_len() {
+                    self.answer_check(allocation, len);
+                }
+            }
             Verdict::Claimed(blueprint) => {
                 if let Some(index) = self.claim(*blueprint) {
                     self.check_local(index, allocation, packet);
@@ -216,7 +235,16 @@ impl Shard {
         datagrams: Vec<Vec<u8>>,
     ) {
         let to = self.parts.id;
-        let message = Message::Rehome { session, to, allocation, datagrams };
+        let Some(mapped) = self.parts.relay.relayed_address(allocation) else { return };
+        // Whoever floods this lane does not fill the other shard's mailbox.
+        let now = self.now.mono;
+        self.lane(allocation);
+        let Some(lane) = self.lanes.get_mut(allocation.index as usize) else { return };
+        if lane.asked.is_some_and(|at| now < at.plus(REHOME_INTERVAL)) {
+            return;
+        }
+        lane.asked = Some(now);
+        let message = Message::Rehome { session, to, allocation, mapped, datagrams };
         self.post(by, message);
     }
 }

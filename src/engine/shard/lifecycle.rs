@@ -1,26 +1,35 @@
 //! Sessions come (claimed or adopted), move and go.
 
+use std::net::SocketAddr;
+
 use super::{Endpoint, LocalStream, Role, Shard, Target};
 use crate::engine::mailbox::{Event, Message};
 use crate::engine::parked::Blueprint;
 use crate::forward::Cache;
-use crate::ids::{AllocationHandle, SessionId, ShardId};
+use crate::ids::{AllocationHandle, Path, SessionId};
 use crate::metrics::Id;
 use crate::session::Reason;
+
+/// A session moves at most once in 50 ms, so a message that follows it finds it sooner.
+const MOST_HOPS: u8 = 64;
 
 impl Shard {
     pub(super) fn on_message(&mut self, message: Message) {
         match message {
-            Message::Close { session, ufrag } => self.close(session, ufrag),
-            Message::Keyframe { stream, track } => self.request_keyframe(stream, track),
-            Message::Rehome { session, to, allocation, datagrams } => {
-                self.rehome(session, to, allocation, datagrams);
+            Message::Close { session, ufrag, hops } => self.close(session, ufrag, hops),
+            Message::Keyframe { stream, track } => {
+                stream.wish_done(track);
+                self.request_keyframe(stream.spec.id, track);
             }
-            Message::Adopt { endpoint, allocation, datagrams } => {
-                self.adopt(endpoint, allocation, datagrams);
+            Message::Rehome { session, to, allocation, mapped, datagrams } => {
+                self.rehome(session, Path { shard: to, allocation }, mapped, datagrams);
             }
             // Its allocations end with this turn's timers.
             Message::Revoke(revocations) => self.parts.relay.revoke(self.now, &revocations),
+            Message::Connection(incoming) => {
+                self.connections.insert(*incoming, self.now.mono, &mut self.counters);
+            }
+            Message::Adopt { endpoint, allocation } => self.adopt(endpoint, allocation),
             Message::Stop => self.stopping = true,
         }
     }
@@ -123,7 +132,7 @@ impl Shard {
         self.tell(Event::Connected(endpoint.id));
     }
 
-    fn close(&mut self, session: SessionId, ufrag: String) {
+    fn close(&mut self, session: SessionId, ufrag: String, hops: u8) {
         let now = self.now;
         if let Some(index) = self.by_session.get(&session).copied() {
             self.with_endpoint(index, |endpoint, _| endpoint.session.close(now));
@@ -132,23 +141,38 @@ impl Shard {
             return;
         }
         // It moved while the message was under way.
-        match self.parts.parked.holder(&ufrag) {
-            Some(by) if by != self.parts.id => {
-                self.post(by, Message::Close { session, ufrag });
-            }
-            _ => {}
+        // Held by this very shard: it is on its way here, behind this message.
+        if hops < MOST_HOPS
+            && let Some(by) = self.parts.parked.holder(&ufrag)
+        {
+            // Not as an order: orders come first, and would keep the session from arriving.
+            self.post(by, Message::Close { session, ufrag, hops: hops + 1 });
         }
     }
 
     fn rehome(
         &mut self,
         session: SessionId,
-        to: ShardId,
-        allocation: AllocationHandle,
+        path: Path,
+        mapped: SocketAddr,
         datagrams: Vec<Vec<u8>>,
     ) {
         let Some(index) = self.by_session.get(&session).copied() else { return };
-        if to == self.parts.id {
+        if path.shard == self.parts.id {
+            return;
+        }
+        // Only what makes the session choose that path moves it: a nominating check, or media
+        // that proves authentic. (The packet that does so is spent on it.)
+        let now = self.now;
+        self.with_endpoint(index, |endpoint, shard| {
+            for mut datagram in datagrams {
+                let counters = &mut shard.counters;
+                endpoint.session.handle(now, path, mapped, &mut datagram, counters);
+            }
+        });
+        self.touch(index);
+        let chosen = |e: &Endpoint| e.session.path() == Some(path);
+        if !self.endpoints.get(index).and_then(Option::as_deref).is_some_and(chosen) {
             return;
         }
         let Some(mut endpoint) = self.endpoints.get_mut(index).and_then(Option::take) else {
@@ -158,26 +182,22 @@ impl Shard {
         endpoint.scheduled = None;
         endpoint.queued = false;
         let ufrag = endpoint.ufrag.clone();
-        self.parts.parked.moved(&ufrag, to);
-        if !self.post(to, Message::Adopt { endpoint, allocation, datagrams }) {
-            // The message took the session with it.
-            self.counters.inc(Id::SessionFailed);
-            self.parts.parked.remove(&ufrag);
-            self.tell(Event::Ended(session, Reason::Fault));
+        self.parts.parked.moved(&ufrag, path.shard);
+        let adopt = Message::Adopt { endpoint, allocation: path.allocation };
+        if let Err(Message::Adopt { endpoint, .. }) = self.offer(path.shard, adopt) {
+            // No room there: it stays, and the client's next check moves it.
+            self.parts.parked.moved(&ufrag, self.parts.id);
+            let index = self.insert(endpoint);
+            self.touch(index);
         }
     }
 
-    fn adopt(
-        &mut self,
-        endpoint: Box<Endpoint>,
-        allocation: AllocationHandle,
-        datagrams: Vec<Vec<u8>>,
-    ) {
+    fn adopt(&mut self, endpoint: Box<Endpoint>, allocation: AllocationHandle) {
         let session = endpoint.id;
         let index = self.insert(endpoint);
-        *self.lane(allocation) = Target::Local { index, session };
-        for mut datagram in datagrams {
-            self.feed(index, session, allocation, &mut datagram);
+        // The allocation may have ended, and its slot be another's by now.
+        if self.parts.relay.owner(allocation).is_some() {
+            *self.lane(allocation) = Target::Local { index, session };
         }
         self.touch(index);
     }

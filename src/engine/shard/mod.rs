@@ -4,6 +4,7 @@
 //! a session, collect decrypted media per stream, deliver it to players here and to the shards
 //! that have others, take messages, run at most one DTLS handshake step, run due timers, send.
 
+mod connections;
 mod inbound;
 mod lifecycle;
 mod outbound;
@@ -29,6 +30,7 @@ use super::endpoint::{Endpoint, Role};
 use super::mailbox::{Event, Mailbox};
 use super::media::{BatchPool, MediaBatch};
 use super::parked::ParkedTable;
+use super::streams::Streams;
 use super::sys::udp::{RECV_BATCH, RecvBatch};
 use crate::forward::{Cache, Wants};
 use crate::ids::{SessionId, ShardId, StreamId};
@@ -49,6 +51,8 @@ const SLOT: usize = HEADROOM + PACKET + srtp::MAX_TRAILER + TAILROOM;
 
 pub(super) const SOCKET: Token = Token(0);
 pub(super) const WAKER: Token = Token(1);
+/// The first of the connections' tokens.
+const CONNECTIONS: Token = Token(2);
 
 /// What a shard is made of.
 pub(super) struct Parts {
@@ -92,6 +96,8 @@ enum Target {
 struct Lane {
     generation: u32,
     target: Target,
+    /// When its session was last asked to come here.
+    asked: Option<Mono>,
 }
 
 pub(super) struct Shard {
@@ -101,6 +107,9 @@ pub(super) struct Shard {
     /// Taken out while a batch is handled in place.
     recv: Option<RecvBatch>,
     reply: Box<[u8]>,
+    connections: Streams,
+    /// Taken out while what was read is handled in place.
+    scratch: Box<[u8]>,
     endpoints: Vec<Option<Box<Endpoint>>>,
     free: Vec<usize>,
     by_ufrag: HashMap<String, usize>,
@@ -125,12 +134,15 @@ impl Shard {
         let mut transaction = [0; 12];
         parts.rng.fill_bytes(&mut transaction);
         let now = parts.clock.now();
+        let connections = Streams::new(parts.poll.registry().try_clone()?, CONNECTIONS.0);
         Ok(Self {
             parts,
             counters: Counters::default(),
             egress: Egress::default(),
             recv: Some(RecvBatch::default()),
             reply: vec![0; 2_048].into_boxed_slice(),
+            connections,
+            scratch: vec![0; 16 * 1024].into_boxed_slice(),
             endpoints: Vec::new(),
             free: Vec::new(),
             by_ufrag: HashMap::new(),
@@ -153,7 +165,7 @@ impl Shard {
     /// Runs until told to stop.
     pub(super) fn run(&mut self) {
         const PUBLISH_EVERY: Duration = Duration::from_millis(500);
-        let mut events = Events::with_capacity(8);
+        let mut events = Events::with_capacity(256);
         let mut readable = true;
         let mut publish_at = self.now.mono;
         while !self.stopping {
@@ -164,7 +176,17 @@ impl Shard {
                 tracing::error!(shard = self.parts.id.0, error = %e, "poll failed");
                 return;
             }
-            readable |= events.iter().any(|e| e.token() == SOCKET);
+            for event in &events {
+                match event.token() {
+                    SOCKET => readable = true,
+                    WAKER => {}
+                    token => self.connections.on_ready(
+                        token,
+                        event.is_readable() || event.is_read_closed() || event.is_error(),
+                        event.is_writable(),
+                    ),
+                }
+            }
             self.now = self.parts.clock.now();
             let began = self.now.mono;
             self.counters.inc(Id::EngineLoops);
@@ -172,6 +194,7 @@ impl Shard {
             if readable {
                 readable = self.receive();
             }
+            self.read_connections();
             self.take_messages();
             self.handshake_step();
             self.run_timers();
@@ -190,7 +213,7 @@ impl Shard {
     }
 
     fn wait(&self, busy: bool, publish_at: Mono) -> Duration {
-        if busy || !self.handshakes.is_empty() {
+        if busy || !self.handshakes.is_empty() || self.connections.is_busy() {
             return Duration::ZERO;
         }
         let timer = self.deadlines.peek().map(|Reverse((at, _))| *at);
@@ -239,7 +262,8 @@ impl Shard {
 
     fn flush(&mut self) {
         if !self.egress.is_empty() {
-            self.egress.flush(self.parts.socket.as_fd(), &mut self.counters);
+            let socket = self.parts.socket.as_fd();
+            self.egress.flush(socket, &mut self.connections, &mut self.counters);
         }
     }
 
@@ -247,10 +271,16 @@ impl Shard {
         let mailboxes = Arc::clone(&self.parts.mailboxes);
         let Some(own) = mailboxes.get(usize::from(self.parts.id.0)) else { return };
         let mut worked = false;
-        for _ in 0..SLABS_PER_TURN {
-            let Some(slab) = own.next_media() else { break };
+        let mut slabs = 0;
+        while slabs < SLABS_PER_TURN
+            && let Some(slab) = own.next_media()
+        {
             self.deliver(&slab);
             worked = true;
+            slabs += 1;
+        }
+        if slabs == SLABS_PER_TURN {
+            own.wake();
         }
         for _ in 0..MESSAGES_PER_TURN {
             let Some(message) = own.next_message() else {
@@ -307,6 +337,7 @@ impl Shard {
             }
         }
         self.settle_touched();
+        self.sweep_connections();
     }
 
     /// Runs `step` on an endpoint taken out of its slot. A panic in it costs that session only.

@@ -10,6 +10,7 @@ use super::{Endpoint, PACKET, Role, SLOT, Shard};
 use crate::engine::egress::Egress;
 use crate::engine::mailbox::{Event, Message};
 use crate::engine::media::{MediaBatch, StreamShared};
+use crate::engine::streams::Streams;
 use crate::forward::{PacketHead, Wants};
 use crate::ids::{ShardId, StreamId};
 use crate::metrics::{Counters, Id};
@@ -133,6 +134,7 @@ impl Shard {
         let Some(local) = self.streams.get(&stream.spec.id) else { return };
         let mut out = Out {
             egress: &mut self.egress,
+            streams: &mut self.connections,
             counters: &mut self.counters,
             socket: &self.parts.socket,
             transaction: &mut self.transaction,
@@ -151,11 +153,14 @@ impl Shard {
     }
 
     /// Asks the publisher of a stream, wherever it is, for a keyframe.
-    pub(super) fn ask_keyframe(&mut self, stream: &StreamShared, track: u8) {
+    pub(super) fn ask_keyframe(&mut self, stream: &Arc<StreamShared>, track: u8) {
         match stream.publisher() {
             Some(shard) if shard == self.parts.id => self.request_keyframe(stream.spec.id, track),
             Some(shard) => {
-                self.post(shard, Message::Keyframe { stream: stream.spec.id, track });
+                let message = Message::Keyframe { stream: Arc::clone(stream), track };
+                if stream.wish(track) && self.offer(shard, message).is_err() {
+                    stream.wish_done(track);
+                }
             }
             // Not connected yet: the player asks again until a keyframe has come.
             None => {}
@@ -206,7 +211,7 @@ impl Shard {
             endpoint.queued = true;
             self.handshakes.push_back(index);
         }
-        if let Some(at) = endpoint.poll_timeout()
+        if let Some(at) = endpoint.poll_timeout(self.route_of(endpoint).is_some())
             && endpoint.scheduled.is_none_or(|scheduled| at < scheduled)
         {
             endpoint.scheduled = Some(at);
@@ -255,6 +260,7 @@ impl Shard {
                 let Some(local) = self.streams.get(&stream.spec.id) else { return };
                 let mut out = Out {
                     egress: &mut self.egress,
+                    streams: &mut self.connections,
                     counters: &mut self.counters,
                     socket: &self.parts.socket,
                     transaction: &mut self.transaction,
@@ -280,6 +286,7 @@ impl Shard {
     pub(super) fn out(&mut self) -> Out<'_> {
         Out {
             egress: &mut self.egress,
+            streams: &mut self.connections,
             counters: &mut self.counters,
             socket: &self.parts.socket,
             transaction: &mut self.transaction,
@@ -287,13 +294,16 @@ impl Shard {
     }
 
     /// Sends a message to a shard; a full mailbox is counted, and loses it.
-    pub(super) fn post(&mut self, to: ShardId, message: Message) -> bool {
-        let sent = self.parts.mailboxes.get(usize::from(to.0)).map(|m| m.send(message));
-        if matches!(sent, Some(Ok(()))) {
-            return true;
-        }
-        self.counters.inc(Id::EngineMailboxFull);
-        false
+    pub(super) fn post(&mut self, to: ShardId, message: Message) {
+        let _lost = self.offer(to, message);
+    }
+
+    /// Sends a message to a shard; a full mailbox is counted, and gives it back.
+    pub(super) fn offer(&mut self, to: ShardId, message: Message) -> Result<(), Message> {
+        let Some(mailbox) = self.parts.mailboxes.get(usize::from(to.0)) else {
+            return Err(message);
+        };
+        mailbox.send(message).inspect_err(|_| self.counters.inc(Id::EngineMailboxFull))
     }
 
     pub(super) fn tell(&self, event: Event) {
@@ -305,6 +315,7 @@ impl Shard {
 /// The way out of a shard, apart from the rest of it.
 pub(super) struct Out<'a> {
     egress: &'a mut Egress,
+    streams: &'a mut Streams,
     counters: &'a mut Counters,
     socket: &'a UdpSocket,
     transaction: &'a mut [u8; 12],
@@ -319,7 +330,7 @@ impl Out<'_> {
         write: impl FnOnce(&mut [u8], &mut Counters) -> Option<usize>,
     ) -> bool {
         if self.egress.slot(SLOT).is_none() {
-            self.egress.flush(self.socket.as_fd(), self.counters);
+            self.egress.flush(self.socket.as_fd(), self.streams, self.counters);
         }
         let Some(slot) = self.egress.slot(SLOT) else { return false };
         let Some(body) = slot.get_mut(HEADROOM..HEADROOM + PACKET + srtp::MAX_TRAILER) else {

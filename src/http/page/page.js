@@ -159,6 +159,9 @@ const sender = new Side(document.querySelector('[data-side=publish]'), {
       source.stop?.();
       for (const track of source.stream.getTracks()) track.stop();
     };
+    for (const track of source.stream.getTracks()) {
+      track.addEventListener('ended', () => sender.trouble(`The ${track.kind} source is gone.`));
+    }
     sender.video.srcObject = source.stream;
     return publish({ ...options, stream: source.stream });
   },

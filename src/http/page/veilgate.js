@@ -86,6 +86,15 @@ function pause(ms, signal) {
   });
 }
 
+/** The ICE servers reached over 'udp', 'tcp' or 'tls' alone; all of them when nothing is asked. */
+function only(transport, servers) {
+  if (!transport) return servers;
+  const scheme = transport === 'tls' ? 'turns:' : 'turn:';
+  const protocol = transport === 'udp' ? 'udp' : 'tcp';
+  const fits = (url) => url.startsWith(scheme) && url.endsWith(`transport=${protocol}`);
+  return servers.map((server) => ({ ...server, urls: server.urls.filter(fits) }));
+}
+
 /** One publication or one viewing, over as many connections as it takes. */
 export class Session {
   #kind;
@@ -176,13 +185,13 @@ export class Session {
   }
 
   async #connect(signal) {
-    const { name, token, stream, origin } = this.#options;
+    const { name, token, stream, origin, transport } = this.#options;
     const bearer = { authorization: `Bearer ${token}` };
     const ice = await (await call(`${origin}/v1/ice`, { headers: bearer, signal })).json();
 
     // Relay-only whatever the answer says: no other path may ever be tried.
     const peer = new RTCPeerConnection({
-      iceServers: ice.iceServers,
+      iceServers: only(transport, ice.iceServers),
       iceTransportPolicy: 'relay',
       bundlePolicy: 'max-bundle',
       rtcpMuxPolicy: 'require',

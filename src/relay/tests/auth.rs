@@ -8,21 +8,22 @@ fn first_allocate_gets_exactly_a_challenge() {
     let request = hex(&format!("000300082112a442{TID}0019000411000000"));
     let reply = rig.ask(&request);
     let nonce = rig.relay.nonces.mint(rig.now.unix, rig.tuple.client.expose());
-    let mut expected = hex(&format!("011300302112a442{TID}0009000400000401 00140008"));
+    let mut expected = hex(&format!("011300402112a442{TID}0009000400000401 00140008"));
     expected.extend(REALM.bytes());
-    expected.extend(hex("00150016"));
+    expected.extend(hex("0015001c"));
     expected.extend(nonce);
-    expected.extend([0, 0]);
+    expected.extend(hex("80020008 00020000 00010000"));
     assert_eq!(reply, expected);
     assert_eq!((rig.allocations(), rig.count(Id::RelayAuthMissing)), (0, 1));
 }
 
 #[test]
-fn challenge_is_at_most_a_hundred_bytes_with_the_longest_realm() {
-    let realm = "r".repeat(MAX_REALM);
-    let mut rig = Rig::with(Config { realm, ..config() });
-    let request = hex(&format!("000300082112a442{TID}0019000411000000"));
-    assert_eq!(rig.ask(&request).len(), 100);
+fn challenge_is_a_hundred_bytes_with_a_realm_of_24_and_never_more_than_116() {
+    for (realm, bytes) in [(24, 100), (MAX_REALM, 116)] {
+        let mut rig = Rig::with(Config { realm: "r".repeat(realm), ..config() });
+        let request = hex(&format!("000300082112a442{TID}0019000411000000"));
+        assert_eq!(rig.ask(&request).len(), bytes);
+    }
     let too_long = Config { realm: "r".repeat(MAX_REALM + 1), ..config() };
     let nonces = NonceKeys::new([1; 32], None);
     let rng = StdRng::seed_from_u64(1);

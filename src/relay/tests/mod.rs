@@ -5,6 +5,8 @@ mod auth;
 mod fuzz;
 mod peers;
 mod revoke;
+mod sha256;
+mod streams;
 
 use std::net::SocketAddr;
 use std::sync::Arc;
