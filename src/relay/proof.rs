@@ -155,7 +155,7 @@ impl Relay {
         if remaining(now.unix, live_until) == 0 {
             return Err(Unproven::Answer(401, Id::RelayAuthExpired));
         }
-        Ok(Proven { username, signer: signed, fresh })
+        Ok(Proven { username, signer, fresh })
     }
 
     /// An error response without integrity; with a fresh nonce where it helps. Capped.

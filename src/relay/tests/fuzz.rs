@@ -1,6 +1,7 @@
 use proptest::prelude::*;
 
 use super::*;
+use crate::auth::revocation::{Revocation, Target};
 
 /// Everything a client might send, all valid at the rig's time.
 fn corpus(rig: &mut Rig) -> Vec<Vec<u8>> {
@@ -169,9 +170,9 @@ proptest! {
                 }
                 12 => {
                     let target = Target::Subject(crate::ids::SubjectHash::of(&subject));
-                    let until = rig.now.advanced(secs(pause)).unix;
-                    let revocation = Revocation { target, not_before: FOREVER, until };
-                    rig.relay.revoke(rig.now, &revocation, &mut rig.counters);
+                    let expires = rig.now.advanced(secs(pause)).unix;
+                    let not_before = rig.now.unix;
+                    rig.relay.revoke(rig.now, &[Revocation { target, not_before, expires }]);
                     Ok(())
                 }
                 _ => {
