@@ -34,6 +34,7 @@ configuration (12 hours unless it says otherwise). It reaches the forwarder and 
 EXAMPLES
   veilgate turn mint --subject user-42 --ttl 10m
   veilgate turn mint --subject user-42 --room lobby --config veilgate.yaml --json
+  veilgate turn mint --subject me --probe --json > probe.json
 
 With --json, one entry of iceServers and its end:
   {\"urls\":[…],\"username\":…,\"credential\":…,\"ttl\":600,\"expires_at\":1780000600}"
@@ -46,6 +47,10 @@ pub(super) struct MintArgs {
     /// Only for sessions of this room
     #[arg(long, value_name = "ROOM")]
     room: Option<String>,
+
+    /// For `veilgate probe`: reaches also the echo, and is for no user
+    #[arg(long)]
+    probe: bool,
 
     /// How long new allocations may be made: 90s, 10m, 1h [default: auth.credential_ttl, or 10m]
     #[arg(long, value_name = "SPAN", value_parser = duration::parse)]
@@ -118,7 +123,7 @@ fn mint(args: &MintArgs) -> Done {
     let request = Mint {
         subject: &args.subject,
         room: args.room.as_deref(),
-        class: Class::Forwarder,
+        class: if args.probe { Class::Probe } else { Class::Forwarder },
         ttl,
         session_limit: lives.session_limit,
     };
@@ -219,11 +224,14 @@ fn verify(args: &VerifyArgs) -> Done {
     } else {
         None
     };
-    let Class::Forwarder = verified.class;
+    let (class, reach) = match verified.class {
+        Class::Forwarder => ("forwarder", "the media address, nothing else"),
+        Class::Probe => ("probe", "the media address and the echo of probes"),
+    };
     let explained = Explained {
         valid: reason.is_none(),
         reason,
-        class: Some("forwarder"),
+        class: Some(class),
         subject_hash: Some(dev::hex(&verified.subject.0)),
         room_hash: verified.room.map(|room| dev::hex(&room.0)),
         allocate_by: Some(allocate_by),
@@ -241,7 +249,7 @@ fn verify(args: &VerifyArgs) -> Done {
             None => "valid\n".to_owned(),
             Some(reason) => format!("not valid: {}\n", reason.replace('_', " ")),
         };
-        text.push_str("class        forwarder: reaches the media address, nothing else\n");
+        text.push_str(&format!("class        {class}: reaches {reach}\n"));
         text.push_str(&format!(
             "subject      hash {}{}\n",
             dev::hex(&verified.subject.0),

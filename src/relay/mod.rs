@@ -25,8 +25,8 @@
 //!   even port; with it, and any RESERVATION-TOKEN: 508 (8656 section 7.2).
 //! - DONT-FRAGMENT is understood and has nothing to do: between relay and peer is no IP hop, so
 //!   nothing is ever fragmented (8656 section 7.2 wants 420 only from servers that cannot set DF).
-//! - Permissions are those for media IPs and nothing else, so their number, and that of channels,
-//!   is at most [`MAX_MEDIA`] an allocation.
+//! - Permissions are those for media IPs and nothing else, so their number, and that of channels
+//!   (a probe's to its echo included), is at most [`MAX_MEDIA`] an allocation.
 //! - A channel number may be bound to another peer as soon as its binding has expired (8656
 //!   section 12 asks clients to wait five minutes for the sake of late datagrams; there are none).
 //! - ICMP is not relayed (8656 section 11.5): there is no network between relay and peer.
@@ -87,7 +87,7 @@ pub struct Config {
     pub media: Vec<SocketAddr>,
     /// The IP of relayed transport addresses: the public IPv4 address.
     pub relayed_ip: IpAddr,
-    /// Ports that are never drawn as relayed ports (bound ports; media ports are added).
+    /// Ports that are never drawn as relayed ports (bound ports; media and echo ports are added).
     pub excluded_ports: Vec<u16>,
     /// Bounds.
     pub limits: Limits,
@@ -154,7 +154,7 @@ pub enum Handled {
 pub struct ToPeer {
     /// The allocation it comes through: the way back.
     pub allocation: AllocationHandle,
-    /// The media address.
+    /// The media address, or for a probe its echo.
     pub peer: SocketAddr,
     /// The payload's place in the datagram; may be empty.
     pub payload: Range<usize>,
@@ -221,7 +221,8 @@ impl Relay {
         if !config.relayed_ip.is_ipv4() {
             return Err(ConfigError::RelayedIp);
         }
-        config.excluded_ports.extend(config.media.iter().map(SocketAddr::port));
+        let policy = Policy::new(&config.media);
+        config.excluded_ports.extend(policy.peers().iter().map(SocketAddr::port));
         config.excluded_ports.sort_unstable();
         config.excluded_ports.dedup();
         let taken = |port: u16| config.excluded_ports.binary_search(&port).is_ok();
@@ -230,7 +231,7 @@ impl Relay {
         }
         let cap = ReplyCap::new(config.limits.unauthenticated_replies, RandomKey::new(&mut rng));
         Ok(Self {
-            policy: Policy::new(&config.media),
+            policy,
             table: Table::new(&mut rng),
             timers: Timers::default(),
             ended: VecDeque::new(),

@@ -2,7 +2,7 @@
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
-use crate::auth::turn::Class;
+use crate::auth::turn::{Class, echo_address};
 
 /// Most media addresses a relay serves.
 pub const MAX_MEDIA: usize = 4;
@@ -19,50 +19,61 @@ pub(super) enum Scope {
 /// A peer that may be reached.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) struct Admitted {
-    /// Index of the media address; with [`Scope::Address`] the first with that IP.
+    /// Index of the peer; with [`Scope::Address`] of the first with that IP.
     pub(super) media: usize,
-    /// Index of the first media address with the same IP: where its permission is kept.
+    /// Index of the first peer with the same IP: where its permission is kept.
     pub(super) permission: usize,
 }
 
-/// The allow-list: media addresses, in canonical form.
+/// The allow-list: media addresses, in canonical form, then the echoes beside them, of which there
+/// are as many as the places of [`MAX_MEDIA`] left over.
 #[derive(Clone, Debug)]
 pub(super) struct Policy {
-    media: Vec<SocketAddr>,
+    peers: Vec<SocketAddr>,
+    /// How many of `peers` are media addresses.
+    media: usize,
 }
 
 impl Policy {
     /// Of the media addresses, at most [`MAX_MEDIA`].
     pub(super) fn new(media: &[SocketAddr]) -> Self {
-        let media = media
+        let media: Vec<SocketAddr> = media
             .iter()
             .take(MAX_MEDIA)
             .map(|media| SocketAddr::new(canonical(media.ip()), media.port()))
             .collect();
-        Self { media }
+        let is_media = |echo: &SocketAddr| media.contains(echo);
+        let echoes = media.iter().filter_map(|media| echo_address(*media));
+        let echoes = echoes.filter(|echo| !is_media(echo));
+        let peers = media.iter().copied().chain(echoes).take(MAX_MEDIA).collect();
+        Self { media: media.len(), peers }
     }
 
-    /// The media address of an index.
+    /// The peer of an index: a media address or an echo.
     pub(super) fn media(&self, index: usize) -> Option<SocketAddr> {
-        self.media.get(index).copied()
+        self.peers.get(index).copied()
+    }
+
+    /// All peers of any class: their ports belong to nobody else.
+    pub(super) fn peers(&self) -> &[SocketAddr] {
+        &self.peers
     }
 
     /// Whether a credential of `class` may reach `peer`: the only place where that is decided.
     pub(super) fn admit(&self, class: Class, peer: SocketAddr, scope: Scope) -> Option<Admitted> {
-        match class {
-            Class::Forwarder => {
-                let ip = canonical(peer.ip());
-                let permission = self.media.iter().position(|media| media.ip() == ip)?;
-                let media = match scope {
-                    Scope::Address => permission,
-                    Scope::Transport => self
-                        .media
-                        .iter()
-                        .position(|media| media.ip() == ip && media.port() == peer.port())?,
-                };
-                Some(Admitted { media, permission })
+        let peers = match class {
+            Class::Forwarder => self.peers.get(..self.media)?,
+            Class::Probe => &self.peers,
+        };
+        let ip = canonical(peer.ip());
+        let permission = peers.iter().position(|own| own.ip() == ip)?;
+        let media = match scope {
+            Scope::Address => permission,
+            Scope::Transport => {
+                peers.iter().position(|own| own.ip() == ip && own.port() == peer.port())?
             }
-        }
+        };
+        Some(Admitted { media, permission })
     }
 }
 
@@ -138,6 +149,31 @@ mod tests {
         assert!(ask("[::ffff:192.0.2.10]:9", Scope::Address), "the family check refuses it later");
         assert!(!ask("192.0.2.11:20000", Scope::Address));
         assert!(!ask("[::1]:20000", Scope::Address));
+    }
+
+    #[test]
+    fn only_a_probe_is_admitted_to_the_echo_and_to_nothing_else_more() {
+        let policy = Policy::new(&["192.0.2.10:20000".parse().unwrap()]);
+        let ask = |class, peer: &str| {
+            policy.admit(class, peer.parse().unwrap(), Scope::Transport).map(|it| it.permission)
+        };
+        assert_eq!(ask(Class::Probe, "192.0.2.10:20001"), Some(0));
+        assert_eq!(ask(Class::Probe, "192.0.2.10:20000"), Some(0));
+        assert_eq!(ask(Class::Forwarder, "192.0.2.10:20001"), None);
+        for peer in ["192.0.2.10:20002", "192.0.2.10:7", "192.0.2.11:20001", "127.0.0.1:20001"] {
+            assert_eq!(ask(Class::Probe, peer), None, "{peer}");
+        }
+    }
+
+    #[test]
+    fn echoes_never_take_the_place_of_a_media_address() {
+        let media = ["192.0.2.9:1", "192.0.2.9:2", "192.0.2.9:5", "192.0.2.9:7"];
+        let media = media.map(|m| m.parse().unwrap());
+        assert_eq!(Policy::new(&media).peers(), media);
+        let policy = Policy::new(&media[..2]);
+        assert_eq!(policy.peers()[2..], ["192.0.2.9:3".parse().unwrap()]);
+        let forwarder = policy.admit(Class::Forwarder, policy.peers()[2], Scope::Transport);
+        assert_eq!(forwarder, None);
     }
 
     #[test]
