@@ -46,7 +46,7 @@ refuses everything else, and how fast it is.
 
 URL is https://HOST[:PORT] of a gateway, which is then asked for its TURN URLs and a credential \
 (GET /v1/ice, with --token-file), or one turn: or turns: URL. Without it, the URLs of the \
-configuration or of the development gateway are tried. Each URL is tried over its transport (UDP, \
+configuration, of the development gateway or in the credential file are tried. Each URL is tried over its transport (UDP, \
 TCP, TLS), over IPv4 and IPv6 where its host has both.
 
 The TURN client is one of another project (the crates turn and stun), so that no error of ours is \
@@ -86,11 +86,13 @@ EXIT STATUS
 EXAMPLES
   veilgate probe --dev
   veilgate probe --config /etc/veilgate/veilgate.yaml
+  veilgate probe --credential-file probe.json
   veilgate probe https://turn.example.org --token-file token --credential-file probe.json
   veilgate probe 'turns:turn.example.org:443?transport=tcp' --credential-file probe.json --json"
 )]
 pub(super) struct ProbeArgs {
-    /// https://HOST[:PORT], turn:… or turns:… [default: the URLs of --config or --dev]
+    /// https://HOST[:PORT], turn:… or turns:… [default: the URLs of --config, --dev or the
+    /// credential file]
     #[arg(value_name = "URL")]
     url: Option<String>,
 
@@ -148,7 +150,7 @@ fn seconds(text: &str) -> Result<Duration, String> {
     if matches!(text, "0" | "0s") {
         return Ok(Duration::ZERO);
     }
-    let span = duration::parse(text).map_err(|error| error.to_string())?;
+    let span = duration::parse(text)?;
     if span > measure::LONGEST { Err("at most 3s".to_owned()) } else { Ok(span) }
 }
 
@@ -169,9 +171,10 @@ struct Minted {
 
 pub(super) fn run(args: &ProbeArgs) -> Done {
     let origin = origin(args)?;
-    let asked = asked(args, origin.as_ref())?;
+    let file = args.credential_file.as_deref().map(target::read_credential_file).transpose()?;
+    let asked = asked(args, file.as_ref(), origin.as_ref())?;
     let is_https = matches!(asked, Asked::Https(_));
-    // What is misused is told before anything is read or sent.
+    // What is misused is told before anything is sent.
     match (&args.token_file, is_https) {
         (Some(_), false) => return Err(usage("--token-file goes with an https: URL")),
         (None, true) if origin.is_none() => {
@@ -182,7 +185,6 @@ pub(super) fn run(args: &ProbeArgs) -> Done {
         }
         _ => {}
     }
-    let file = args.credential_file.as_deref().map(target::read_credential_file).transpose()?;
     let minted = origin.as_ref().map(|origin| mint(origin, is_https)).transpose()?;
     let token = args.token_file.as_deref().map(read_token).transpose()?;
     let token = token.or_else(|| minted.as_ref().and_then(|minted| minted.token.clone()));
@@ -215,14 +217,20 @@ fn origin(args: &ProbeArgs) -> Result<Option<Origin>, Failure> {
     Ok(None)
 }
 
-fn asked(args: &ProbeArgs, origin: Option<&Origin>) -> Result<Asked, Failure> {
+fn asked(
+    args: &ProbeArgs,
+    file: Option<&IceServer>,
+    origin: Option<&Origin>,
+) -> Result<Asked, Failure> {
     let read =
         |text: &str| TurnUrl::parse(text).map_err(|why| Failure::Usage(format!("{text}: {why}")));
     let Some(text) = &args.url else {
-        let Some(origin) = origin else {
-            return Err(usage("probe needs a URL, or --config or --dev"));
+        let urls = match (origin, file) {
+            (Some(origin), _) => origin.urls()?,
+            (None, Some(file)) => file.urls.clone(),
+            (None, None) => return Err(usage("probe needs a URL, or --config or --dev")),
         };
-        let urls: Result<Vec<_>, _> = origin.urls()?.iter().map(|url| read(url)).collect();
+        let urls: Result<Vec<_>, _> = urls.iter().map(|url| read(url)).collect();
         return Ok(Asked::Turn(urls?));
     };
     if !text.to_ascii_lowercase().starts_with("http") {

@@ -182,7 +182,8 @@ pub(super) async fn throughput(
             tick.tick().await;
             let wanted = due(start.elapsed()).saturating_sub(skipped);
             skipped += wanted.saturating_sub(sent + burst);
-            for _ in sent..wanted.min(sent + burst) {
+            let now = wanted.min(sent + burst);
+            while sent < now {
                 let payload = payload(series, sent as u64, start.elapsed(), LARGE);
                 let _lost = relayed.send_to(&payload, echo).await;
                 sent += 1;

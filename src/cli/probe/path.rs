@@ -18,7 +18,7 @@ use super::abuse::{self, BINDING, Ground};
 use super::measure;
 use super::report::{PathReport, Row};
 use super::stream::Framed;
-use super::tap::{Answer, Attribute, Tap};
+use super::tap::{Answer, Attribute, Tap, Trouble};
 use super::target::{Credential, Route, Transport};
 use crate::auth::turn::echo_address;
 use crate::config::DEFAULT_MEDIA_PORT;
@@ -183,7 +183,7 @@ async fn with_client(
     let answer = tap.ask(METHOD_ALLOCATE, &udp, None, patience).await;
     let trip = began.elapsed();
     // Long enough for an answer that should not come.
-    let quiet = (trip * 4).clamp(Duration::from_millis(300), patience);
+    let quiet = (trip * 4).max(Duration::from_millis(300)).min(patience);
     let row = challenge(answer, tap, route, patience);
     let challenged = tap.challenged();
     report.checks.push(row);
@@ -201,10 +201,18 @@ async fn with_client(
     let allocating = timeout(patience * 2, client.allocate()).await;
     let relayed = match allocating {
         Ok(Ok(relayed)) => relayed,
-        Ok(Err(error)) => return report.checks.push(not_allocated(&error.to_string())),
-        Err(_) => {
-            let told = "no answer to the signed request: is the path lossy, is the gateway full?";
-            return report.checks.push(Row::fail("allocation", told));
+        refused => {
+            report.checks.push(match refused {
+                Ok(Err(error)) => not_allocated(&error.to_string()),
+                _ => Row::fail(
+                    "allocation",
+                    "no answer to the signed request: is the path lossy, is the gateway full?",
+                ),
+            });
+            for check in ["forwarder", "echo", "rtt", "throughput", "refuse"] {
+                report.checks.push(Row::skip(check, "not tried: there is no allocation"));
+            }
+            return;
         }
     };
     let Ok(address) = relayed.local_addr() else { return };
@@ -260,8 +268,21 @@ fn challenge(answer: Answer, tap: &Tap, route: &Route, patience: Duration) -> Ro
         Answer::Granted(_) => {
             Row::fail(CHECK, "an allocation without a credential: this is an open relay, stop it")
         }
-        Answer::Silence if tap.refused_by_host() => Row::fail("reachable", nobody(route)),
-        Answer::Silence => Row::fail("reachable", no_answer(route, patience)),
+        Answer::Silence => Row::fail(
+            "reachable",
+            match tap.trouble() {
+                Some(Trouble::NobodyListens) => nobody(route),
+                Some(Trouble::Other(why)) if route.url.transport == Transport::Udp => {
+                    format!("not reachable: {why}")
+                }
+                None if route.url.transport == Transport::Udp => no_answer(route, patience),
+                _ => format!(
+                    "port {} takes the connection, but no TURN is spoken there: serve it there, \
+                     or hand out other URLs",
+                    route.server.port()
+                ),
+            },
+        ),
     }
 }
 

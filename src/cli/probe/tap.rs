@@ -91,8 +91,17 @@ struct State {
     /// Peers whose payloads reached us though nobody may have any but the echo.
     strays: HashSet<SocketAddr>,
     stray_channels: HashSet<u16>,
-    refused_by_host: bool,
+    trouble: Option<Trouble>,
     channels: u16,
+}
+
+/// Why nothing arrives, as far as this machine knows.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub(super) enum Trouble {
+    /// The server's host says that nobody listens there.
+    NobodyListens,
+    /// Something else, in the system's words.
+    Other(String),
 }
 
 /// A transport to the server, and who listens in on it.
@@ -132,9 +141,16 @@ impl Tap {
         self.link.local_addr().ok().map(|address| address.ip())
     }
 
-    /// The host said that nobody listens there.
-    pub(super) fn refused_by_host(&self) -> bool {
-        self.state().refused_by_host
+    /// What kept messages from going or coming.
+    pub(super) fn trouble(&self) -> Option<Trouble> {
+        self.state().trouble.clone()
+    }
+
+    fn note(&self, error: &webrtc_util::Error) {
+        self.state().trouble = Some(match error {
+            error if is_refusal(error) => Trouble::NobodyListens,
+            error => Trouble::Other(error.to_string()),
+        });
     }
 
     /// Whether a payload of this peer has reached us.
@@ -229,9 +245,9 @@ impl Tap {
         let ask = async {
             let mut wait = RETRANSMIT;
             loop {
-                if self.link.send_to(&message.raw, self.server).await.is_err() {
-                    // A host that answers "nobody listens" makes one send fail, not the next.
-                    self.state().refused_by_host |= self.datagrams;
+                // A host that says "nobody listens" makes one send fail, not the next.
+                if let Err(error) = self.link.send_to(&message.raw, self.server).await {
+                    self.note(&error);
                 }
                 if self.datagrams {
                     tokio::select! {
@@ -343,10 +359,11 @@ impl Conn for Tap {
                     }
                 }
                 // The client would stop reading for good.
-                Err(error) if self.datagrams && is_refusal(&error) => {
-                    self.state().refused_by_host = true;
+                Err(error) if self.datagrams && is_refusal(&error) => self.note(&error),
+                Err(error) => {
+                    self.note(&error);
+                    return Err(error);
                 }
-                Err(error) => return Err(error),
             }
         }
     }
