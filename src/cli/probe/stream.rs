@@ -160,7 +160,7 @@ mod tests {
     #[tokio::test]
     async fn what_is_not_turn_ends_the_reading() {
         let (mut far, framed) = pair(64);
-        far.write_all(b"HTTP/1.1 400 Bad Request\r\n").await.unwrap();
+        far.write_all(b"SSH-2.0-OpenSSH\r\n").await.unwrap();
         assert!(framed.recv_from(&mut [0; 100]).await.is_err());
     }
 
