@@ -320,7 +320,7 @@ async fn carry(stream: impl AsyncRead + AsyncWrite, gateway: SocketAddr) {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn tcp_and_tls_are_probed_like_udp() {
+async fn tcp_tls_and_ipv6_are_probed_like_udp_and_ipv4() {
     let gateway = Arc::new(tokio::task::spawn_blocking(Gateway::start).await.unwrap());
     gateway.mint("probe.json", &["--probe"]);
     let to = SocketAddr::from(([127, 0, 0, 1], gateway.udp));
@@ -335,17 +335,20 @@ async fn tcp_and_tls_are_probed_like_udp() {
         .with_single_cert(chain, key)
         .unwrap();
     let acceptor = tokio_rustls::TlsAcceptor::from(Arc::new(config));
-    let (tcp, tls) = tokio::join!(
+    let (tcp, tcp6, tls) = tokio::join!(
         tokio::net::TcpListener::bind("127.0.0.1:0"),
+        tokio::net::TcpListener::bind("[::1]:0"),
         tokio::net::TcpListener::bind("127.0.0.1:0"),
     );
-    let (tcp, tls) = (tcp.unwrap(), tls.unwrap());
-    let ports = [&tcp, &tls].map(|listener| listener.local_addr().unwrap().port());
-    tokio::spawn(async move {
-        while let Ok((stream, _)) = tcp.accept().await {
-            tokio::spawn(carry(stream, to));
-        }
-    });
+    let (tcp, tcp6, tls) = (tcp.unwrap(), tcp6.unwrap(), tls.unwrap());
+    let ports = [&tcp, &tcp6, &tls].map(|listener| listener.local_addr().unwrap().port());
+    for listener in [tcp, tcp6] {
+        tokio::spawn(async move {
+            while let Ok((stream, _)) = listener.accept().await {
+                tokio::spawn(carry(stream, to));
+            }
+        });
+    }
     tokio::spawn(async move {
         while let Ok((stream, _)) = tls.accept().await {
             let acceptor = acceptor.clone();
@@ -357,10 +360,11 @@ async fn tcp_and_tls_are_probed_like_udp() {
             });
         }
     });
-    let [tcp, tls] = ports;
-    for (url, transport) in [
-        (format!("turn:127.0.0.1:{tcp}?transport=tcp"), "tcp"),
-        (format!("turns:127.0.0.1:{tls}?transport=tcp"), "tls"),
+    let [tcp, tcp6, tls] = ports;
+    for (url, transport, family) in [
+        (format!("turn:127.0.0.1:{tcp}?transport=tcp"), "tcp", "ipv4"),
+        (format!("turn:[::1]:{tcp6}?transport=tcp"), "tcp", "ipv6"),
+        (format!("turns:127.0.0.1:{tls}?transport=tcp"), "tls", "ipv4"),
     ] {
         let probing = Arc::clone(&gateway);
         let report = tokio::task::spawn_blocking(move || {
@@ -368,7 +372,8 @@ async fn tcp_and_tls_are_probed_like_udp() {
             probing.probe(&[&args[..], &["--json"]].concat()).expect(0).json()
         });
         let report = report.await.unwrap();
-        assert_eq!(report["paths"][0]["transport"], transport);
+        let path = &report["paths"][0];
+        assert_eq!((&path["transport"], &path["family"]), (&transport.into(), &family.into()));
         for check in ["challenge", "allocation", "forwarder", "echo", "rtt", "throughput"] {
             assert_eq!(states(&report, check), ["ok"], "{transport} {check}: {report:#}");
         }
