@@ -59,6 +59,7 @@ fn every_command_has_help_with_examples() {
         &["turn", "revoke"],
         &["token", "mint"],
         &["token", "verify"],
+        &["probe"],
     ] {
         let ran = home.run(&[args, &["--help"]].concat()).expect(0);
         assert!(ran.stdout.contains("EXAMPLES\n  veilgate "), "{args:?}: {}", ran.stdout);

@@ -17,6 +17,7 @@
 //! Nonces are random and 96 bits wide: rotate a key well before it has minted 2^32 credentials.
 
 use std::fmt;
+use std::net::SocketAddr;
 use std::time::Duration;
 
 use aws_lc_rs::aead::{AES_128_GCM, Aad, LessSafeKey, NONCE_LEN, Nonce, UnboundKey};
@@ -56,6 +57,8 @@ pub enum Class {
     Forwarder,
     /// Only the other allocations of the same room: sealed calls.
     Room,
+    /// The forwarder, and the echo beside it ([`echo_address`]): for `veilgate probe`.
+    Probe,
 }
 
 impl Class {
@@ -63,6 +66,8 @@ impl Class {
         match self {
             Self::Forwarder => 1,
             Self::Room => 2,
+            // Not for users: numbered apart from their classes.
+            Self::Probe => 16,
         }
     }
 
@@ -70,9 +75,17 @@ impl Class {
         match byte {
             1 => Some(Self::Forwarder),
             2 => Some(Self::Room),
+            16 => Some(Self::Probe),
             _ => None,
         }
     }
+}
+
+/// Where the echo for [`Class::Probe`] is: beside a media address, as virtual as that. `None` when
+/// the media address has the last port.
+#[must_use]
+pub fn echo_address(media: SocketAddr) -> Option<SocketAddr> {
+    Some(SocketAddr::new(media.ip(), media.port().checked_add(1)?))
 }
 
 /// What to mint.
@@ -486,6 +499,16 @@ mod tests {
             (minted.allocate_by, minted.live_until),
             (verified.allocate_by, verified.live_until)
         );
+    }
+
+    #[test]
+    fn probe_credential_is_of_its_class_and_its_echo_beside_the_media_address() {
+        let keys = keys();
+        let minted = keys.mint(NOW, &Mint { class: Class::Probe, ..request() }, [9; 12]).unwrap();
+        assert_eq!(keys.verify(&minted.username, REALM).unwrap().class, Class::Probe);
+        let echo = echo_address("192.0.2.10:20000".parse().unwrap());
+        assert_eq!(echo, Some("192.0.2.10:20001".parse().unwrap()));
+        assert_eq!(echo_address("192.0.2.10:65535".parse().unwrap()), None);
     }
 
     #[test]

@@ -1,5 +1,6 @@
 //! Where the mint and verify commands find their keys.
 
+use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -54,6 +55,11 @@ pub(super) struct Lives {
 }
 
 impl KeyArgs {
+    /// As if these options had been given.
+    pub(super) const fn new(config: Option<PathBuf>, state: StateArgs) -> Self {
+        Self { config, state }
+    }
+
     pub(super) fn origin(&self) -> Result<Origin, Failure> {
         match &self.config {
             Some(path) => {
@@ -97,6 +103,17 @@ impl Origin {
             Self::Development(_) => {
                 Lives { ttl: DEFAULT_CREDENTIAL_TTL, session_limit: DEFAULT_SESSION_LIMIT }
             }
+        }
+    }
+
+    /// The media address, where it is known: a configuration has it, and so has the note of a
+    /// development gateway that has run.
+    pub(super) fn media(&self) -> Option<SocketAddr> {
+        match self {
+            Self::Configuration(config) => {
+                Some(SocketAddr::new(config.public.ip.into(), config.media.port))
+            }
+            Self::Development(folder) => dev::read_gateway(folder).ok().map(|note| note.media),
         }
     }
 

@@ -8,6 +8,7 @@ mod check;
 mod init;
 mod keys;
 mod out;
+mod probe;
 mod remote;
 mod serve;
 mod token;
@@ -86,6 +87,7 @@ FIRST STEPS
   veilgate init /etc/veilgate              write a configuration and fresh keys
   veilgate check --config veilgate.yaml    explain a configuration
   veilgate serve --config veilgate.yaml    run it
+  veilgate probe --config veilgate.yaml    see from outside that it relays, and only where it may
 
 EXIT STATUS
   0   done
@@ -112,6 +114,7 @@ enum Command {
     Turn(turn::TurnCommand),
     #[command(subcommand)]
     Token(token::TokenCommand),
+    Probe(probe::ProbeArgs),
 }
 
 /// Settings that lie over the configuration file.
@@ -202,6 +205,7 @@ pub fn run(args: impl IntoIterator<Item = OsString>) -> Outcome {
         Command::Init(args) => init::run(&args),
         Command::Turn(command) => turn::run(&command),
         Command::Token(command) => token::run(&command),
+        Command::Probe(args) => probe::run(&args),
     };
     Outcome::Exit(match done {
         Ok(()) => 0,

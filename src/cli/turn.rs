@@ -37,6 +37,7 @@ configuration (12 hours unless it says otherwise). It reaches the forwarder and 
 EXAMPLES
   veilgate turn mint --subject user-42 --ttl 10m
   veilgate turn mint --subject user-42 --room lobby --config veilgate.yaml --json
+  veilgate turn mint --subject me --probe --json > probe.json
 
 With --json, one entry of iceServers and its end:
   {\"urls\":[…],\"username\":…,\"credential\":…,\"ttl\":600,\"expires_at\":1780000600}"
@@ -49,6 +50,10 @@ pub(super) struct MintArgs {
     /// Only for sessions of this room
     #[arg(long, value_name = "ROOM")]
     room: Option<String>,
+
+    /// For `veilgate probe`: reaches also the echo, and is for no user
+    #[arg(long)]
+    probe: bool,
 
     /// How long new allocations may be made: 90s, 10m, 1h [default: auth.credential_ttl, or 10m]
     #[arg(long, value_name = "SPAN", value_parser = duration::parse)]
@@ -270,6 +275,7 @@ fn as_text(explained: &Explained, now: u64) -> String {
     let reach = match class {
         "forwarder" => ": reaches the media address, nothing else",
         "room" => ": reaches the other clients of its room, nothing else",
+        "probe" => ": reaches the media address and the echo of probes",
         _ => "",
     };
     text.push_str(&format!("class        {class}{reach}\n"));
@@ -296,7 +302,7 @@ fn mint_here(args: &MintArgs, now: Unix) -> Result<IceServer, Failure> {
     let request = Mint {
         subject: &args.subject,
         room: args.room.as_deref(),
-        class: Class::Forwarder,
+        class: if args.probe { Class::Probe } else { Class::Forwarder },
         ttl,
         session_limit: lives.session_limit,
     };

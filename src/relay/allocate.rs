@@ -229,7 +229,9 @@ impl Relay {
     ) -> Result<u16, Refusal> {
         let rng = &mut self.rng;
         let port = match (owner.class, owner.room) {
-            (credential::Class::Forwarder, _) => self.ports.draw(rng, wanted.even, wanted.pair),
+            (credential::Class::Forwarder | credential::Class::Probe, _) => {
+                self.ports.draw(rng, wanted.even, wanted.pair)
+            }
             // The neighbour is another shard's, so there are no pairs.
             (credential::Class::Room, Some(room)) if !wanted.pair => {
                 self.ports.draw_unique(rng, wanted.even, &self.config.shared, family, room)

@@ -97,7 +97,7 @@ pub struct Config {
     pub relayed_ip: IpAddr,
     /// The IP of relayed transport addresses for clients that ask for IPv6; none: 440.
     pub relayed_ip6: Option<Ipv6Addr>,
-    /// Ports that are never drawn as relayed ports (bound ports; media ports are added).
+    /// Ports that are never drawn as relayed ports (bound ports; media and echo ports are added).
     pub excluded_ports: Vec<u16>,
     /// Bounds.
     pub limits: Limits,
@@ -173,7 +173,7 @@ pub struct Hairpin {
 pub struct ToPeer {
     /// The allocation it comes through: the way back.
     pub allocation: AllocationHandle,
-    /// The media address.
+    /// The media address, or for a probe its echo.
     pub peer: SocketAddr,
     /// The payload's place in the datagram; may be empty.
     pub payload: Range<usize>,
@@ -238,12 +238,13 @@ impl Relay {
             return Err(ConfigError::RelayedIp);
         }
         let mut excluded = std::mem::take(&mut config.excluded_ports);
-        excluded.extend(config.media.iter().map(SocketAddr::port));
+        let relayed = [Some(config.relayed_ip), config.relayed_ip6.map(IpAddr::V6)];
+        let policy = Policy::new(&config.media, relayed, config.shared.clone());
+        excluded.extend(policy.peers().iter().map(SocketAddr::port));
         let ports = Ports::new(excluded, shard, config.shards).ok_or(ConfigError::Ports)?;
         let cap = ReplyCap::new(config.limits.unauthenticated_replies, RandomKey::new(&mut rng));
-        let relayed = [Some(config.relayed_ip), config.relayed_ip6.map(IpAddr::V6)];
         Ok(Self {
-            policy: Policy::new(&config.media, relayed, config.shared.clone()),
+            policy,
             ports,
             draining: None,
             total: Bucket::default(),

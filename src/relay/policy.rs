@@ -4,7 +4,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
 use super::ports::{IpFamily, Shared};
 use super::table::Owner;
-use crate::auth::turn::Class;
+use crate::auth::turn::{Class, echo_address};
 
 /// Most media addresses a relay serves.
 pub const MAX_MEDIA: usize = 4;
@@ -43,10 +43,13 @@ pub(super) struct Admitted {
     pub(super) permission: usize,
 }
 
-/// The allow-list: media addresses in canonical form, and our relayed addresses for rooms.
+/// The allow-list, in canonical form: media addresses, then the echoes beside them (as many as the
+/// places of [`MAX_MEDIA`] left over), and our relayed addresses for rooms.
 #[derive(Clone, Debug)]
 pub(super) struct Policy {
-    media: Vec<SocketAddr>,
+    peers: Vec<SocketAddr>,
+    /// How many of `peers` are media addresses.
+    media: usize,
     relayed: [Option<IpAddr>; 2],
     shared: Shared,
 }
@@ -54,12 +57,21 @@ pub(super) struct Policy {
 impl Policy {
     /// Of the media addresses, at most [`MAX_MEDIA`], and the IPs of relayed addresses.
     pub(super) fn new(media: &[SocketAddr], relayed: [Option<IpAddr>; 2], shared: Shared) -> Self {
-        let media = media
+        let media: Vec<SocketAddr> = media
             .iter()
             .take(MAX_MEDIA)
             .map(|media| SocketAddr::new(canonical(media.ip()), media.port()))
             .collect();
-        Self { media, relayed, shared }
+        let is_media = |echo: &SocketAddr| media.contains(echo);
+        let echoes = media.iter().filter_map(|media| echo_address(*media));
+        let echoes = echoes.filter(|echo| !is_media(echo));
+        let peers = media.iter().copied().chain(echoes).take(MAX_MEDIA).collect();
+        Self { media: media.len(), peers, relayed, shared }
+    }
+
+    /// All peers but those of rooms: their ports belong to nobody else.
+    pub(super) fn peers(&self) -> &[SocketAddr] {
+        &self.peers
     }
 
     /// The IP of relayed addresses of a family.
@@ -70,7 +82,7 @@ impl Policy {
     /// A peer's address.
     pub(super) fn address(&self, peer: Peer) -> Option<SocketAddr> {
         match peer {
-            Peer::Media(index) => self.media.get(usize::from(index)).copied(),
+            Peer::Media(index) => self.peers.get(usize::from(index)).copied(),
             Peer::Room(family, port) => Some(SocketAddr::new(self.relayed(family)?, port)),
         }
     }
@@ -78,7 +90,7 @@ impl Policy {
     /// The family of the peers whose permission has this place.
     pub(super) fn permission_family(&self, class: Class, place: usize) -> Option<IpFamily> {
         match class {
-            Class::Forwarder => self.media.get(place).map(IpFamily::of),
+            Class::Forwarder | Class::Probe => self.peers.get(place).map(IpFamily::of),
             Class::Room => IpFamily::BOTH.get(place).copied(),
         }
     }
@@ -86,22 +98,13 @@ impl Policy {
     /// Whether a credential may reach `peer`: the only place where that is decided.
     pub(super) fn admit(&self, owner: &Owner, peer: SocketAddr, scope: Scope) -> Option<Admitted> {
         let ip = canonical(peer.ip());
-        match owner.class {
-            Class::Forwarder => {
-                let permission = self.media.iter().position(|media| media.ip() == ip)?;
-                let media = match scope {
-                    Scope::Address => permission,
-                    Scope::Transport => self
-                        .media
-                        .iter()
-                        .position(|media| media.ip() == ip && media.port() == peer.port())?,
-                };
-                Some(Admitted { peer: Peer::Media(u8::try_from(media).ok()?), permission })
-            }
+        let peers = match owner.class {
+            Class::Forwarder => self.peers.get(..self.media)?,
+            Class::Probe => &self.peers,
             Class::Room => {
                 let room = owner.room?;
                 let family = IpFamily::BOTH.into_iter().find(|f| self.relayed(*f) == Some(ip))?;
-                match (self.shared.is_of(family, peer.port(), room), scope) {
+                return match (self.shared.is_of(family, peer.port(), room), scope) {
                     // A permission is for the IP, and the port may be any; but to name another
                     // room's address is to ask for another room.
                     (Some(true), _) | (None, Scope::Address) => Some(Admitted {
@@ -109,9 +112,17 @@ impl Policy {
                         permission: family.index(),
                     }),
                     (Some(false), _) | (None, Scope::Transport) => None,
-                }
+                };
             }
-        }
+        };
+        let permission = peers.iter().position(|own| own.ip() == ip)?;
+        let index = match scope {
+            Scope::Address => permission,
+            Scope::Transport => {
+                peers.iter().position(|own| own.ip() == ip && own.port() == peer.port())?
+            }
+        };
+        Some(Admitted { peer: Peer::Media(u8::try_from(index).ok()?), permission })
     }
 }
 
@@ -225,5 +236,34 @@ mod tests {
         let forwarder = owner(Class::Forwarder, None);
         let admitted = policy.admit(&forwarder, media[2], Scope::Transport);
         assert_eq!(admitted, Some(Admitted { peer: Peer::Media(2), permission: 1 }));
+    }
+
+    #[test]
+    fn only_a_probe_is_admitted_to_the_echo_and_to_nothing_else_more() {
+        let media = ["192.0.2.10:20000".parse().unwrap()];
+        let policy = Policy::new(&media, [None, None], Shared::default());
+        let ask = |class, peer: &str| {
+            let owner = owner(class, Some("lobby"));
+            policy.admit(&owner, peer.parse().unwrap(), Scope::Transport).map(|it| it.permission)
+        };
+        assert_eq!(ask(Class::Probe, "192.0.2.10:20001"), Some(0));
+        assert_eq!(ask(Class::Probe, "192.0.2.10:20000"), Some(0));
+        assert_eq!(ask(Class::Forwarder, "192.0.2.10:20001"), None);
+        assert_eq!(ask(Class::Room, "192.0.2.10:20001"), None);
+        for peer in ["192.0.2.10:20002", "192.0.2.10:7", "192.0.2.11:20001", "127.0.0.1:20001"] {
+            assert_eq!(ask(Class::Probe, peer), None, "{peer}");
+        }
+    }
+
+    #[test]
+    fn echoes_never_take_the_place_of_a_media_address() {
+        let media = ["192.0.2.9:1", "192.0.2.9:2", "192.0.2.9:5", "192.0.2.9:7"];
+        let media = media.map(|m| m.parse().unwrap());
+        let new = |media: &[SocketAddr]| Policy::new(media, [None, None], Shared::default());
+        assert_eq!(new(&media).peers(), media);
+        let policy = new(&media[..2]);
+        assert_eq!(policy.peers()[2..], ["192.0.2.9:3".parse().unwrap()]);
+        let forwarder = owner(Class::Forwarder, None);
+        assert_eq!(policy.admit(&forwarder, policy.peers()[2], Scope::Transport), None);
     }
 }

@@ -4,6 +4,7 @@ use std::net::SocketAddr;
 use std::time::Duration;
 
 use super::{Endpoint, Lane, Role, Shard, Target};
+use crate::auth::turn::{Class, echo_address};
 use crate::engine::mailbox::Message;
 use crate::engine::parked::Verdict;
 use crate::ids::{AllocationHandle, ClientAddr, FiveTuple, Path, SessionId, ShardId, Transport};
@@ -38,13 +39,11 @@ impl Shard {
                 }
             }
             Handled::ToPeer(ToPeer { allocation, peer, payload }) => {
-                // The policy lets nothing else through; this is the second lock on that door.
-                if peer != self.parts.media {
-                    self.counters.inc(Id::RelayDeniedSend);
-                    return;
-                }
-                if let Some(packet) = datagram.get_mut(payload) {
+                let Some(packet) = datagram.get_mut(payload) else { return };
+                if peer == self.parts.media {
                     self.on_packet(allocation, packet);
+                } else {
+                    self.on_echo(allocation, peer, packet);
                 }
             }
         }
@@ -73,6 +72,22 @@ impl Shard {
             // Longer than any path of the Internet carries whole.
             self.counters.inc(Id::RelayDropMalformed);
         }
+    }
+
+    /// A probe gets its payload back, on the way it came. The policy lets nothing else through;
+    /// this is the second lock on that door.
+    fn on_echo(&mut self, allocation: AllocationHandle, peer: SocketAddr, packet: &[u8]) {
+        let relay = &self.parts.relay;
+        let probe = relay.owner(allocation).is_some_and(|owner| owner.class == Class::Probe);
+        let echo = echo_address(self.parts.media) == Some(peer);
+        let Some(route) = relay.route(allocation, &peer).filter(|_| probe && echo) else {
+            self.counters.inc(Id::RelayDeniedSend);
+            return;
+        };
+        self.out().send(&route, |slot, _| {
+            slot.get_mut(..packet.len())?.copy_from_slice(packet);
+            Some(packet.len())
+        });
     }
 
     fn send_reply(&mut self, to: FiveTuple, len: usize) {
