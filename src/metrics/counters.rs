@@ -112,7 +112,6 @@ counters! {
     SessionClosedByControl Counter "veilgate_session_ended_total" { reason = "control" } "Sessions ended";
     SessionFailed Counter "veilgate_session_ended_total" { reason = "failed" } "Sessions ended";
     SessionPanicked Counter "veilgate_session_ended_total" { reason = "panic" } "Sessions ended";
-    SessionStreamEnded Counter "veilgate_session_ended_total" { reason = "stream_ended" } "Sessions ended";
     SessionDropNoPath Counter "veilgate_session_dropped_total" { reason = "no_path" } "Packets to or from a session dropped";
     SessionDropUnknown Counter "veilgate_session_dropped_total" { reason = "no_session" } "Packets to or from a session dropped";
     SessionDropNotMedia Counter "veilgate_session_dropped_total" { reason = "not_media" } "Packets to or from a session dropped";
