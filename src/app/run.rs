@@ -164,6 +164,8 @@ pub fn run(plan: ServePlan) -> anyhow::Result<()> {
         stopped(&engine).await?;
         ready.store(false, Ordering::Release);
         tracing::info!("stopping");
+        // Nothing new is begun here; there is no other node to name. A busy shard ends as well.
+        let _told = engine.handle().drain(Some(relay::Alternate::default()));
         accepting.abort();
         let _nobody_connected = stop.send(true);
         // Every slot is free when the last request is answered.
