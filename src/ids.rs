@@ -26,6 +26,8 @@ pub struct Path {
     pub shard: ShardId,
     /// The allocation.
     pub allocation: AllocationHandle,
+    /// Which of our media addresses the client sends to: a dual allocation reaches two.
+    pub media: u8,
 }
 
 /// One remote WebRTC endpoint (publisher or player), unique for the life of the process.
@@ -238,13 +240,30 @@ impl Transport {
     }
 }
 
-/// The 5-tuple of RFC 8656 section 3; our own address is implied by the shard's socket.
+/// The 5-tuple of RFC 8656 section 3. libwebrtc uses one socket towards all our UDP ports, so the
+/// server's side is part of it.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 pub struct FiveTuple {
     /// The client's side.
     pub client: ClientAddr,
     /// Transport protocol.
     pub transport: Transport,
+    /// Our side: which of the listeners of that transport, 0-based.
+    pub listener: u8,
+}
+
+impl FiveTuple {
+    /// Of the first listener.
+    #[must_use]
+    pub const fn new(client: ClientAddr, transport: Transport) -> Self {
+        Self { client, transport, listener: 0 }
+    }
+
+    /// The same at another listener.
+    #[must_use]
+    pub const fn at(self, listener: u8) -> Self {
+        Self { listener, ..self }
+    }
 }
 
 #[cfg(test)]

@@ -82,7 +82,7 @@ async fn serve(mut relay: Relay, socket: UdpSocket, mut stop: oneshot::Receiver<
         };
         let elapsed = start.elapsed();
         let now = Now { mono: Mono::ZERO, unix: START }.advanced(elapsed);
-        let tuple = FiveTuple { client: ClientAddr::new(from), transport: Transport::Udp };
+        let tuple = FiveTuple::new(ClientAddr::new(from), Transport::Udp);
         match relay.handle(now, tuple, &datagram[..len], &mut reply, &mut counters) {
             Handled::Dropped | Handled::ToRelayed(_) => {}
             Handled::Reply(len) => {

@@ -22,9 +22,9 @@ pub use crate::auth::explain::hex;
 use crate::auth::secret::{self, Key};
 use crate::config::{
     Auth, Config, DEFAULT_CREDENTIAL_TTL, DEFAULT_MEDIA_PORT, DEFAULT_METRICS,
-    DEFAULT_SESSION_LIMIT, DEFAULT_STORE, DEFAULT_UDP_PORT, ENV_TOKEN_KEYS, ENV_TURN_KEYS,
-    KeySource, Limits, Listen, Log, Media, Overrides, Public, Relay, Shards, Store, Tls,
-    default_realm, relay_urls,
+    DEFAULT_SESSION_LIMIT, DEFAULT_STORE, DEFAULT_UDP_PORT, DUMMY_IP, ENV_TOKEN_KEYS,
+    ENV_TURN_KEYS, KeySource, Limits, Listen, Log, Media, Overrides, Public, Relay, Shards, Store,
+    Tls, default_realm, relay_urls,
 };
 use crate::time::Unix;
 
@@ -127,16 +127,27 @@ pub fn prepare(
 ) -> anyhow::Result<(Config, DevInfo)> {
     let local = local_addresses();
     let primary = choose(routed_address(), &local);
-    let ip = overrides.public_ip.unwrap_or(primary);
+    let ip6 = overrides.public_ip6;
+    // With an IPv6 address given, loopback is not what clients come by.
+    let none = if ip6.is_some() && primary.is_loopback() { DUMMY_IP } else { primary };
+    let ip = overrides.public_ip.unwrap_or(none);
+    let public = Public { host: overrides.public_host.clone(), ip, ip6 };
+    let name = public.name();
     // An advertised address of this machine is the one to bind; one of a NAT before it is not.
     let bind = if ip.is_loopback() || local.contains(&ip) { ip } else { primary };
-    let listen = Listen {
-        udp: overrides.udp.unwrap_or_else(|| (bind, DEFAULT_UDP_PORT).into()),
-        https: overrides.https.unwrap_or_else(|| (bind, HTTPS_PORT).into()),
-        metrics: overrides.metrics.unwrap_or(DEFAULT_METRICS),
+    let given = |given: &[SocketAddr], port: u16| match given {
+        [] => {
+            let v4 = public.has_ip4().then(|| SocketAddr::from((bind, port)));
+            v4.into_iter().chain(ip6.map(|ip6| SocketAddr::from((ip6, port)))).collect()
+        }
+        given => given.to_vec(),
     };
-    let public = Public { host: overrides.public_host.clone(), ip };
-    let name = public.name();
+    let listen = Listen {
+        udp: given(&overrides.udp, DEFAULT_UDP_PORT),
+        https: given(&overrides.https, HTTPS_PORT),
+        metrics: overrides.metrics.unwrap_or(DEFAULT_METRICS),
+        proxy_from: Vec::new(),
+    };
 
     DirBuilder::new()
         .recursive(true)
@@ -164,8 +175,9 @@ pub fn prepare(
         IpAddr::V6(Ipv6Addr::LOCALHOST),
         ip.into(),
         bind.into(),
-        listen.https.ip(),
     ];
+    addresses.extend(ip6.map(IpAddr::V6));
+    addresses.extend(listen.https.iter().map(SocketAddr::ip));
     addresses.retain(|address| !address.is_unspecified());
     addresses.sort_unstable();
     addresses.dedup();
@@ -174,10 +186,10 @@ pub fn prepare(
     let tls = certificates(certs_dir, &hosts, &addresses, now)
         .with_context(|| format!("cannot make certificates in {}", certs_dir.display()))?;
 
-    let urls = relay_urls(&name, listen.udp.port(), listen.https.port());
+    let urls = relay_urls(&name, &listen.udp_ports(), listen.https_port());
     let gateway = Gateway {
         urls: urls.clone(),
-        page: format!("https://{name}:{}/", listen.https.port()),
+        page: format!("https://{name}:{}/", listen.https_port()),
         media: (ip, DEFAULT_MEDIA_PORT).into(),
         ca: std::path::absolute(certs_dir.join("ca.pem"))?,
     };
@@ -416,14 +428,34 @@ mod tests {
     }
 
     #[test]
+    fn ipv6_address_is_listened_on_and_certified_and_alone_if_need_be() {
+        let folder = tempfile::tempdir().unwrap();
+        let certs = folder.path().join("certs");
+        let overrides = Overrides {
+            public_ip6: Some("2001:db8::7".parse().unwrap()),
+            public_ip: Some(DUMMY_IP),
+            ..Overrides::default()
+        };
+        let (config, info) = prepare(folder.path(), &certs, &overrides, NOW).unwrap();
+        assert_eq!(config.listen.udp, ["[2001:db8::7]:3478".parse().unwrap()]);
+        assert_eq!(config.listen.https, ["[2001:db8::7]:8443".parse().unwrap()]);
+        assert_eq!(info.gateway.page, "https://[2001:db8::7]:8443/");
+        assert_eq!(info.gateway.urls, relay_urls("[2001:db8::7]", &[3478], 8443));
+        let both = Overrides { public_ip: Some(Ipv4Addr::LOCALHOST), ..overrides };
+        let (config, _) = prepare(folder.path(), &certs, &both, NOW).unwrap();
+        let udp = ["127.0.0.1:3478", "[2001:db8::7]:3478"].map(|a| a.parse().unwrap());
+        assert_eq!(config.listen.udp, udp);
+    }
+
+    #[test]
     fn preparation_makes_everything_once_and_privately() {
         let folder = tempfile::tempdir().unwrap();
         let (state, certs) = (folder.path().join("a/state"), folder.path().join("certs/dev"));
         let overrides = Overrides { public_ip: Some(Ipv4Addr::LOCALHOST), ..Overrides::default() };
         let (config, info) = prepare(&state, &certs, &overrides, NOW).unwrap();
-        assert_eq!(config.listen.udp, "127.0.0.1:3478".parse().unwrap());
-        assert_eq!(config.listen.https, "127.0.0.1:8443".parse().unwrap());
-        assert_eq!(config.relay.urls, relay_urls("127.0.0.1", 3478, 8443));
+        assert_eq!(config.listen.udp, ["127.0.0.1:3478".parse().unwrap()]);
+        assert_eq!(config.listen.https, ["127.0.0.1:8443".parse().unwrap()]);
+        assert_eq!(config.relay.urls, relay_urls("127.0.0.1", &[3478], 8443));
         assert_eq!(info.gateway.page, "https://127.0.0.1:8443/");
         assert_eq!(mode(&state), 0o700);
         for file in [

@@ -1,6 +1,7 @@
 //! The composition root: build, start, ready, drain, stop.
 
 use std::fs;
+use std::net::SocketAddr;
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -9,6 +10,7 @@ use std::time::Duration;
 use anyhow::{Context, anyhow};
 use rand::SeedableRng;
 use rand::rngs::StdRng;
+use socket2::{Domain, Protocol, Socket, Type};
 use tokio::net::TcpListener;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::{Semaphore, watch};
@@ -35,6 +37,8 @@ use crate::session::dtls;
 const CERTIFICATE_LIFE: Duration = Duration::from_secs(24 * 3600);
 /// Requests under way at the signal to stop have this long.
 const DRAIN: Duration = Duration::from_secs(3);
+/// Connections the kernel keeps for us while we accept others.
+const BACKLOG: i32 = 1_024;
 /// Threads of the control plane: it waits more than it works.
 const CONTROL_THREADS: usize = 2;
 
@@ -60,14 +64,18 @@ pub fn run(plan: ServePlan) -> anyhow::Result<()> {
         .with_context(|| format!("{}", config.tls.certificate.display()))?;
     let mut rng = rng_seed.map_or_else(StdRng::from_os_rng, StdRng::seed_from_u64);
 
-    let media = (config.public.ip, config.media.port).into();
+    let ip6 = config.public.ip6;
+    let mut media = vec![(config.public.ip, config.media.port).into()];
+    media.extend(ip6.map(|ip6| SocketAddr::from((ip6, config.media.port))));
     let shards = config.shards.count(engine::cores());
     let relay = relay::Config {
         realm: config.relay.realm.clone(),
-        media: vec![media],
+        media: media.clone(),
         relayed_ip: config.public.ip.into(),
-        relayed_ip6: None,
-        excluded_ports: vec![config.listen.udp.port(), config.listen.https.port()],
+        relayed_ip6: ip6,
+        excluded_ports: (config.listen.udp.iter().chain(&config.listen.https))
+            .map(SocketAddr::port)
+            .collect(),
         limits: relay::Limits {
             allocations: config.relay.limits.allocations_total.div_ceil(u32::try_from(shards)?),
             allocations_per_subject: config.relay.limits.allocations_per_subject,
@@ -80,14 +88,14 @@ pub fn run(plan: ServePlan) -> anyhow::Result<()> {
         shards: u16::try_from(shards)?,
         shared: relay::Shared::default(),
     };
-    let data_plane = engine::Config { udp: config.listen.udp, media, shards, relay };
+    let data_plane = engine::Config { udp: config.listen.udp.clone(), shards, relay };
     let (engine, events) = Engine::start(&data_plane, &turn_keys, &mut rng)?;
 
     let revocations = Revocations::start(store, Arc::clone(&turn_keys), engine.handle())?;
 
     let control = Control::new(
         control::Config {
-            media: vec![media],
+            media: media.clone(),
             urls: config.relay.urls.clone(),
             credential_ttl: config.auth.credential_ttl,
             session_limit: config.auth.session_limit,
@@ -114,8 +122,11 @@ pub fn run(plan: ServePlan) -> anyhow::Result<()> {
         });
         tokio::spawn(rotate(control.clone()));
         tokio::spawn(revocations.clone().run());
-        let https = bind(config.listen.https, "HTTPS").await?;
-        let loopback = bind(config.listen.metrics, "metrics").await?;
+        let mut https = Vec::new();
+        for address in &config.listen.https {
+            https.push(bind(*address, "HTTPS")?);
+        }
+        let loopback = bind(config.listen.metrics, "metrics")?;
         let gateway = Gateway::new(control.clone(), revocations, exposition, Arc::clone(&ready));
         let (stop, stopping) = watch::channel(false);
         let slots = Arc::new(Semaphore::new(listener::CONNECTIONS as usize));
@@ -123,25 +134,32 @@ pub fn run(plan: ServePlan) -> anyhow::Result<()> {
         let hsts = if dev.is_some() { Duration::ZERO } else { http::Config::default().hsts };
         let http = http::Config {
             hsts,
-            metrics: Some(signalling),
+            metrics: Some(signalling.clone()),
             admin: secrets.admin,
             ..http::Config::default()
         };
         let router = http::router(gateway.clone(), Arc::clone(&token_keys), http);
-        let accepting = tokio::spawn(listener::accept(
-            https,
-            TlsAcceptor::from(Arc::new(tls)),
-            Arc::clone(&slots),
-            engine.handle(),
-            move |stream| {
-                let mut stopping = stopping.clone();
-                let stop = async move {
-                    // An error means that the sender is gone: the process ends.
-                    let _gone = stopping.wait_for(|stop| *stop).await;
-                };
-                http::server::serve_connection(stream, router.clone(), stop)
-            },
-        ));
+        let serve = move |stream| {
+            let mut stopping = stopping.clone();
+            let stop = async move {
+                // An error means that the sender is gone: the process ends.
+                let _gone = stopping.wait_for(|stop| *stop).await;
+            };
+            http::server::serve_connection(stream, router.clone(), stop)
+        };
+        let entrance = listener::Entrance {
+            tls: TlsAcceptor::from(Arc::new(tls)),
+            slots: Arc::clone(&slots),
+            engine: engine.handle(),
+            proxies: config.listen.proxy_from.into(),
+            metrics: signalling,
+        };
+        let accepting: Vec<_> = (0..)
+            .zip(https)
+            .map(|(place, https)| {
+                tokio::spawn(listener::accept(https, place, entrance.clone(), serve.clone()))
+            })
+            .collect();
         let local = http::server::local_router(gateway);
         tokio::spawn(async move {
             if let Err(error) = http::server::serve_local(loopback, local).await {
@@ -150,10 +168,10 @@ pub fn run(plan: ServePlan) -> anyhow::Result<()> {
         });
         ready.store(true, Ordering::Release);
         tracing::info!(
-            udp = %config.listen.udp,
-            https = %config.listen.https,
+            udp = ?config.listen.udp,
+            https = ?config.listen.https,
             metrics = %config.listen.metrics,
-            media = %media,
+            ?media,
             shards,
             "veilgate is ready"
         );
@@ -166,7 +184,7 @@ pub fn run(plan: ServePlan) -> anyhow::Result<()> {
         tracing::info!("stopping");
         // Nothing new is begun here; there is no other node to name. A busy shard ends as well.
         let _told = engine.handle().drain(Some(relay::Alternate::default()));
-        accepting.abort();
+        accepting.iter().for_each(tokio::task::JoinHandle::abort);
         let _nobody_connected = stop.send(true);
         // Every slot is free when the last request is answered.
         let _late = tokio::time::timeout(DRAIN, slots.acquire_many(listener::CONNECTIONS)).await;
@@ -177,8 +195,21 @@ pub fn run(plan: ServePlan) -> anyhow::Result<()> {
     served
 }
 
-async fn bind(addr: std::net::SocketAddr, what: &str) -> anyhow::Result<TcpListener> {
-    TcpListener::bind(addr).await.with_context(|| format!("{what} cannot listen on TCP {addr}"))
+/// IPv6 listeners leave IPv4 to others, as the UDP ones do.
+fn bind(addr: SocketAddr, what: &str) -> anyhow::Result<TcpListener> {
+    let open = || {
+        let socket = Socket::new(Domain::for_address(addr), Type::STREAM, Some(Protocol::TCP))?;
+        if addr.is_ipv6() {
+            socket.set_only_v6(true)?;
+        }
+        // A restart need not wait for the connections of the process before it.
+        socket.set_reuse_address(true)?;
+        socket.set_nonblocking(true)?;
+        socket.bind(&addr.into())?;
+        socket.listen(BACKLOG)?;
+        TcpListener::from_std(socket.into())
+    };
+    open().with_context(|| format!("{what} cannot listen on TCP {addr}"))
 }
 
 /// Until a signal asks us to stop, or a shard has died.

@@ -170,11 +170,16 @@ fn ids(ring: &[Key]) -> Vec<&str> {
 fn as_json(config: &Config, secrets: &Secrets) -> serde_json::Value {
     let limits = &config.relay.limits;
     serde_json::json!({
-        "public": { "host": config.public.host, "ip": config.public.ip },
+        "public": {
+            "host": config.public.host,
+            "ip": config.public.ip,
+            "ip6": config.public.ip6,
+        },
         "listen": {
             "udp": config.listen.udp,
             "https": config.listen.https,
             "metrics": config.listen.metrics,
+            "proxy_from": config.listen.proxy_from.iter().map(ToString::to_string).collect::<Vec<_>>(),
         },
         "media": { "port": config.media.port },
         "relay": {
@@ -213,10 +218,21 @@ fn as_text(config: &Config, secrets: &Secrets) -> String {
         format!("{source} (keys: {}; the first mints)", ids(ring).join(", "))
     };
     line("public.host", &config.public.host.as_deref().unwrap_or("none"));
-    line("public.ip", &config.public.ip);
-    line("listen.udp", &config.listen.udp);
-    line("listen.https", &config.listen.https);
+    let dummy = if config.public.has_ip4() { "" } else { " (nobody's: clients come over IPv6)" };
+    line("public.ip", &format!("{}{dummy}", config.public.ip));
+    if let Some(ip6) = &config.public.ip6 {
+        line("public.ip6", ip6);
+    }
+    for udp in &config.listen.udp {
+        line("listen.udp", udp);
+    }
+    for https in &config.listen.https {
+        line("listen.https", https);
+    }
     line("listen.metrics", &config.listen.metrics);
+    for range in &config.listen.proxy_from {
+        line("listen.proxy_from", range);
+    }
     line("media.port", &format!("{} (an address in a table, never bound)", config.media.port));
     line("relay.realm", &config.relay.realm);
     for url in &config.relay.urls {

@@ -103,12 +103,17 @@ public:
 {host_line}
   # IPv4 address under which clients reach this gateway.
   ip: {ip}
+  # The IPv6 one, if there is one. With it the gateway listens on IPv6 as well.
+  # ip6: 2001:db8::7
 
 listen:
-  # TURN. The only UDP port there is: open it in the firewall, nothing else for media.
-  udp: 0.0.0.0:3478
-  # Signalling and pages, TLS only.
-  https: 0.0.0.0:443
+  # TURN. The only UDP port there is: open it in the firewall, nothing else for media. Or a list:
+  # networks that let nothing else out may let UDP 443.
+  # udp: [ '0.0.0.0:3478', '0.0.0.0:443' ]
+  # Signalling and pages, TLS only; TURN over TLS and TCP.
+  # https: 0.0.0.0:443
+  # Behind load balancers that speak PROXY protocol v2: their addresses.
+  # proxy_from: [ 10.0.0.0/8 ]
   # Metrics and health: plain HTTP, so it must be a loopback address.
   metrics: 127.0.0.1:9641
 

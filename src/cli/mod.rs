@@ -16,7 +16,7 @@ mod turn;
 
 use std::ffi::OsString;
 use std::io::{self, Write as _};
-use std::net::{Ipv4Addr, SocketAddr};
+use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
 
 use clap::{Args, CommandFactory as _, FromArgMatches as _, Parser, Subcommand};
 
@@ -125,17 +125,21 @@ struct OverrideArgs {
     #[arg(long, value_name = "IP", env = "VEILGATE_PUBLIC_IP")]
     public_ip: Option<Ipv4Addr>,
 
+    /// IPv6 address under which clients reach this gateway
+    #[arg(long, value_name = "IP", env = "VEILGATE_PUBLIC_IP6")]
+    public_ip6: Option<Ipv6Addr>,
+
     /// Host name in handed-out URLs and in the certificate
     #[arg(long, value_name = "NAME", env = "VEILGATE_PUBLIC_HOST")]
     public_host: Option<String>,
 
-    /// Where TURN listens
-    #[arg(long, value_name = "IP:PORT", env = "VEILGATE_UDP")]
-    udp: Option<SocketAddr>,
+    /// Where TURN listens; several with commas between
+    #[arg(long, value_name = "IP:PORT", env = "VEILGATE_UDP", value_delimiter = ',')]
+    udp: Vec<SocketAddr>,
 
-    /// Where HTTPS listens
-    #[arg(long, value_name = "IP:PORT", env = "VEILGATE_HTTPS")]
-    https: Option<SocketAddr>,
+    /// Where HTTPS listens, and TURN over TLS and TCP; several with commas between
+    #[arg(long, value_name = "IP:PORT", env = "VEILGATE_HTTPS", value_delimiter = ',')]
+    https: Vec<SocketAddr>,
 
     /// Where metrics and health listen: plain HTTP, loopback only
     #[arg(long, value_name = "IP:PORT", env = "VEILGATE_METRICS")]
@@ -150,9 +154,10 @@ impl OverrideArgs {
     fn overrides(&self) -> Overrides {
         Overrides {
             public_ip: self.public_ip,
+            public_ip6: self.public_ip6,
             public_host: self.public_host.clone(),
-            udp: self.udp,
-            https: self.https,
+            udp: self.udp.clone(),
+            https: self.https.clone(),
             metrics: self.metrics,
             shards: self.shards,
             turn_keys_in_environment: std::env::var_os(ENV_TURN_KEYS).is_some(),

@@ -1,31 +1,28 @@
 //! From the tree to the checked configuration.
 
-use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use super::network::turn_url;
 use super::section::{At, Found, Notes, Section};
 use super::tree::{self, Value};
 use super::{
-    Auth, Checked, Config, DEFAULT_CREDENTIAL_TTL, DEFAULT_MEDIA_PORT, DEFAULT_METRICS,
-    DEFAULT_REALM, DEFAULT_SESSION_LIMIT, DEFAULT_STORE, DEFAULT_UDP_PORT, ENV_TOKEN_KEYS,
-    ENV_TURN_KEYS, Fault, Format, KeySource, Level, Limits, Listen, Log, Media, Overrides, Public,
-    Relay, Shards, Store, Tls, duration,
+    Auth, Checked, Config, DEFAULT_CREDENTIAL_TTL, DEFAULT_REALM, DEFAULT_SESSION_LIMIT,
+    DEFAULT_STORE, ENV_TOKEN_KEYS, ENV_TURN_KEYS, Fault, Format, KeySource, Level, Limits, Listen,
+    Log, Overrides, Public, Relay, Shards, Store, Tls, duration,
 };
 
 /// Longest REALM we send, in bytes: RFC 8489 allows 763, and a 401 must stay small.
 const MAX_REALM: usize = 40;
 const MAX_URLS: usize = 8;
 
-/// The URLs of TURN at a host name or IPv4 address (RFC 7065), the best first: UDP, then TLS, which
+/// The URLs of TURN at a host name or an address (RFC 7065), the best first: UDP, then TLS, which
 /// almost every network lets out, then TCP.
 #[must_use]
-pub fn relay_urls(host: &str, udp: u16, tcp: u16) -> Vec<String> {
-    vec![
-        format!("turn:{host}:{udp}?transport=udp"),
-        format!("turns:{host}:{tcp}?transport=tcp"),
-        format!("turn:{host}:{tcp}?transport=tcp"),
-    ]
+pub fn relay_urls(host: &str, udp: &[u16], tcp: u16) -> Vec<String> {
+    let udp = udp.iter().map(|port| format!("turn:{host}:{port}?transport=udp"));
+    let tcp = ["turns", "turn"].map(|scheme| format!("{scheme}:{host}:{tcp}?transport=tcp"));
+    udp.chain(tcp).collect()
 }
 
 /// The realm when nobody names one: the host name where it is short enough.
@@ -80,12 +77,12 @@ pub fn check_overrides(overrides: &Overrides) -> Vec<Fault> {
     faults.into_iter().filter(|fault| fault.file.is_none()).collect()
 }
 
-struct Checker<'a> {
-    root: Section<'a>,
-    notes: &'a Notes,
-    warnings: &'a Notes,
+pub(super) struct Checker<'a> {
+    pub(super) root: Section<'a>,
+    pub(super) notes: &'a Notes,
+    pub(super) warnings: &'a Notes,
     folder: &'a Path,
-    overrides: &'a Overrides,
+    pub(super) overrides: &'a Overrides,
     readable: &'a dyn Fn(&Path) -> Result<(), String>,
 }
 
@@ -93,7 +90,7 @@ impl Checker<'_> {
     /// None: a fault was noted. All groups are read before any gives up.
     fn config(&self) -> Option<Config> {
         let public = self.public();
-        let listen = self.listen();
+        let listen = self.listen(public.as_ref());
         let media = self.media(listen.as_ref());
         let relay = self.relay(public.as_ref(), listen.as_ref());
         let auth = self.auth();
@@ -112,116 +109,6 @@ impl Checker<'_> {
             shards: shards?,
             log,
         })
-    }
-
-    fn public(&self) -> Option<Public> {
-        let section = self.root.section("public");
-        let written = section.get("host", text);
-        let sound = written.is_some() || !section.has("host");
-        let host = over(self.overrides.public_host.clone(), "--public-host", written);
-        let nameless = host.is_none();
-        let host = match host {
-            Some(found) => self.sound(found, "public.host", |host| host_name(host)).map(Some),
-            None => Some(None),
-        };
-        if nameless && sound {
-            self.warnings.add(
-                At::File(section.here),
-                "public.host",
-                "no host name: URLs carry the bare address, browsers will not accept a public \
-                 certificate for it, and Firefox fails silently on turns:<IP>",
-            );
-        }
-        let written = section.get("ip", parsed::<Ipv4Addr>("an IPv4 address, like 203.0.113.7"));
-        let ip = over(self.overrides.public_ip, "--public-ip", written);
-        let Some(ip) = ip else {
-            section
-                .missing("ip", "missing: the IPv4 address under which clients reach this gateway");
-            return None;
-        };
-        let ip = self.sound(ip, "public.ip", |ip| {
-            if ip.is_unspecified() || ip.is_broadcast() || ip.is_multicast() {
-                Err(format!("{ip} is not the address of a machine"))
-            } else {
-                Ok(*ip)
-            }
-        })?;
-        Some(Public { host: host?, ip })
-    }
-
-    fn listen(&self) -> Option<Listen> {
-        let section = self.root.section("listen");
-        let address = |key, flag, given: Option<SocketAddr>, default: SocketAddr| {
-            let there = section.has(key);
-            let written =
-                section.get(key, parsed::<SocketAddr>("an address and a port, like 0.0.0.0:3478"));
-            if written.is_none() && there && given.is_none() {
-                return None;
-            }
-            let at = At::File(section.here);
-            let found = over(given, flag, written).unwrap_or(Found { value: default, at });
-            if found.value.port() == 0 {
-                self.notes.add(
-                    found.at,
-                    &section.path(key),
-                    "port 0 cannot be handed out: choose one",
-                );
-                return None;
-            }
-            Some(found)
-        };
-        let any = |port| SocketAddr::from((Ipv4Addr::UNSPECIFIED, port));
-        let udp = address("udp", "--udp", self.overrides.udp, any(DEFAULT_UDP_PORT));
-        let https = address("https", "--https", self.overrides.https, any(443));
-        let metrics = address("metrics", "--metrics", self.overrides.metrics, DEFAULT_METRICS);
-
-        let udp = udp.and_then(|udp| {
-            self.sound(udp, "listen.udp", |udp| {
-                if udp.is_ipv4() { Ok(*udp) } else { Err("must be an IPv4 address".to_owned()) }
-            })
-        });
-        let metrics = metrics.and_then(|metrics| {
-            let at = metrics.at;
-            let metrics = self.sound(metrics, "listen.metrics", |metrics| {
-                if metrics.ip().is_loopback() {
-                    Ok(*metrics)
-                } else {
-                    Err("must be a loopback address: it is plain HTTP without login".to_owned())
-                }
-            })?;
-            if https.as_ref().is_some_and(|https| collide(https.value, metrics)) {
-                self.notes.add(at, "listen.metrics", "is the address of listen.https");
-                return None;
-            }
-            Some(metrics)
-        });
-        Some(Listen { udp: udp?, https: https?.value, metrics: metrics? })
-    }
-
-    fn media(&self, listen: Option<&Listen>) -> Option<Media> {
-        let section = self.root.section("media");
-        let there = section.has("port");
-        let written = section.get("port", whole(1024, 65_535));
-        if written.is_none() && there {
-            return None;
-        }
-        let at = written.as_ref().map_or(At::File(section.here), |found| found.at);
-        let port = match written {
-            Some(found) => u16::try_from(found.value).ok()?,
-            None => DEFAULT_MEDIA_PORT,
-        };
-        if listen.is_some_and(|listen| listen.udp.port() == port) {
-            self.notes.add(at, "media.port", "is the port of listen.udp: it must be a free one");
-            return None;
-        }
-        if (32_768..=60_999).contains(&port) {
-            self.warnings.add(
-                at,
-                "media.port",
-                "lies in the range the kernel draws ports from (32768 to 60999)",
-            );
-        }
-        Some(Media { port })
     }
 
     fn relay(&self, public: Option<&Public>, listen: Option<&Listen>) -> Option<Relay> {
@@ -255,7 +142,7 @@ impl Checker<'_> {
             })
         } else {
             public.zip(listen).map(|(public, listen)| {
-                relay_urls(&public.name(), listen.udp.port(), listen.https.port())
+                relay_urls(&public.name(), &listen.udp_ports(), listen.https_port())
             })
         };
         let limits = self.limits();
@@ -444,7 +331,7 @@ impl Checker<'_> {
         })
     }
 
-    fn sound<T, U>(
+    pub(super) fn sound<T, U>(
         &self,
         found: Found<T>,
         key: &str,
@@ -454,29 +341,31 @@ impl Checker<'_> {
     }
 }
 
-fn over<T>(given: Option<T>, flag: &'static str, written: Option<Found<T>>) -> Option<Found<T>> {
+pub(super) fn over<T>(
+    given: Option<T>,
+    flag: &'static str,
+    written: Option<Found<T>>,
+) -> Option<Found<T>> {
     given.map(|value| Found { value, at: At::Flag(flag) }).or(written)
 }
 
-fn collide(a: SocketAddr, b: SocketAddr) -> bool {
-    a.port() == b.port() && (a.ip() == b.ip() || a.ip() == IpAddr::V4(Ipv4Addr::UNSPECIFIED))
-}
-
-fn text(value: &Value) -> Result<String, String> {
+pub(super) fn text(value: &Value) -> Result<String, String> {
     match value {
         Value::Text(text) => Ok(text.clone()),
         other => Err(format!("expected text, found {}", other.kind())),
     }
 }
 
-fn parsed<T: std::str::FromStr>(expected: &'static str) -> impl Fn(&Value) -> Result<T, String> {
+pub(super) fn parsed<T: std::str::FromStr>(
+    expected: &'static str,
+) -> impl Fn(&Value) -> Result<T, String> {
     move |value| match value {
         Value::Text(text) => text.parse().map_err(|_| format!("\"{text}\" is not {expected}")),
         other => Err(format!("expected {expected}, found {}", other.kind())),
     }
 }
 
-fn whole(least: i128, most: i128) -> impl Fn(&Value) -> Result<i128, String> {
+pub(super) fn whole(least: i128, most: i128) -> impl Fn(&Value) -> Result<i128, String> {
     move |value| match value {
         Value::Integer(number) if (least..=most).contains(number) => Ok(*number),
         Value::Integer(number) => Err(format!("{number} is not between {least} and {most}")),
@@ -519,52 +408,4 @@ fn choice<T: Copy>(value: &Value, all: &[T], name: fn(T) -> &'static str) -> Res
         let names: Vec<_> = all.iter().map(|one| name(*one)).collect();
         format!("must be one of {}", names.join(", "))
     })
-}
-
-/// A host name of RFC 1123: not an address, no port, no scheme.
-fn host_name(host: &str) -> Result<String, String> {
-    let label = |label: &str| {
-        (1..=63).contains(&label.len())
-            && label.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'-')
-            && !label.starts_with('-')
-            && !label.ends_with('-')
-    };
-    if host.parse::<IpAddr>().is_ok() {
-        return Err(format!("{host} is an address: leave host out, or give a name"));
-    }
-    if host.len() > 253 || !host.split('.').all(label) {
-        return Err(format!("\"{host}\" is not a host name, like turn.example.org"));
-    }
-    Ok(host.to_ascii_lowercase())
-}
-
-/// A URL of RFC 7065.
-fn turn_url(value: &Value) -> Result<String, String> {
-    let url = text(value)?;
-    let wrong = || format!("\"{url}\" is not like turn:turn.example.org:3478?transport=udp");
-    let (scheme, rest) = url.split_once(':').ok_or_else(wrong)?;
-    match scheme {
-        "turn" | "turns" => {}
-        "stun" | "stuns" => {
-            return Err(
-                "a stun: URL would show clients' addresses: only turn: and turns:".to_owned()
-            );
-        }
-        _ => return Err(wrong()),
-    }
-    let (place, query) = rest.split_once('?').map_or((rest, None), |(a, b)| (a, Some(b)));
-    if !matches!(query, None | Some("transport=udp" | "transport=tcp")) {
-        return Err(wrong());
-    }
-    let host = match place.rsplit_once(':') {
-        Some((host, port)) => {
-            port.parse::<std::num::NonZeroU16>().map_err(|_| wrong())?;
-            host
-        }
-        None => place,
-    };
-    if host.parse::<Ipv4Addr>().is_err() {
-        host_name(host).map_err(|_| wrong())?;
-    }
-    Ok(url)
 }

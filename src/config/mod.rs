@@ -6,15 +6,18 @@
 
 mod check;
 pub mod duration;
+mod network;
 mod section;
 mod tree;
 
 use std::fmt;
-use std::net::{Ipv4Addr, SocketAddr};
+use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::num::NonZeroU8;
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
 use std::time::Duration;
+
+use ipnet::IpNet;
 
 pub use check::{check, check_overrides, default_realm, relay_urls};
 pub use section::Fault;
@@ -23,6 +26,13 @@ pub use section::Fault;
 pub const MAX_SHARDS: u8 = 64;
 /// Default of `listen.udp`'s port, and of TURN (RFC 8656 section 4).
 pub const DEFAULT_UDP_PORT: u16 = 3478;
+/// Default of `listen.https`'s port.
+pub const DEFAULT_HTTPS_PORT: u16 = 443;
+/// Most addresses of `listen.udp`, and of `listen.https`.
+pub const MAX_LISTENERS: usize = 8;
+/// `public.ip` of a gateway with IPv6 alone: the IPv4 dummy address of RFC 7600. Clients that do
+/// not ask for IPv6 (browsers do not) get a virtual IPv4 address anyway, which nobody routes.
+pub const DUMMY_IP: Ipv4Addr = Ipv4Addr::new(192, 0, 0, 8);
 /// Default of `media.port`.
 pub const DEFAULT_MEDIA_PORT: u16 = 20_000;
 /// Default of `listen.metrics`.
@@ -68,25 +78,59 @@ pub struct Public {
     pub host: Option<String>,
     /// The address in relayed addresses and in the media candidate.
     pub ip: Ipv4Addr,
+    /// Likewise, for clients that ask for an IPv6 address.
+    pub ip6: Option<Ipv6Addr>,
 }
 
 impl Public {
-    /// The name if there is one, else the address.
+    /// The name if there is one, else the address, as URLs write it.
     #[must_use]
     pub fn name(&self) -> String {
-        self.host.clone().unwrap_or_else(|| self.ip.to_string())
+        let address = || match self.ip6 {
+            Some(ip6) if !self.has_ip4() => format!("[{ip6}]"),
+            _ => self.ip.to_string(),
+        };
+        self.host.clone().unwrap_or_else(address)
+    }
+
+    /// Whether clients can come over IPv4.
+    #[must_use]
+    pub fn has_ip4(&self) -> bool {
+        self.ip != DUMMY_IP
     }
 }
 
 /// Addresses to bind.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Listen {
-    /// TURN over UDP; IPv4. The only UDP port there is.
-    pub udp: SocketAddr,
-    /// HTTPS.
-    pub https: SocketAddr,
+    /// TURN over UDP, at most [`MAX_LISTENERS`].
+    pub udp: Vec<SocketAddr>,
+    /// HTTPS, and TURN over TLS and TCP, at most [`MAX_LISTENERS`].
+    pub https: Vec<SocketAddr>,
     /// Metrics and health, plain HTTP: always a loopback address.
     pub metrics: SocketAddr,
+    /// Load balancers: whoever comes from there says with PROXY v2 who the client is.
+    pub proxy_from: Vec<IpNet>,
+}
+
+impl Listen {
+    /// The ports of TURN over UDP, each once.
+    #[must_use]
+    pub fn udp_ports(&self) -> Vec<u16> {
+        let mut ports: Vec<u16> = Vec::new();
+        for port in self.udp.iter().map(SocketAddr::port) {
+            if !ports.contains(&port) {
+                ports.push(port);
+            }
+        }
+        ports
+    }
+
+    /// The port of HTTPS that is handed out: the first one's.
+    #[must_use]
+    pub fn https_port(&self) -> u16 {
+        self.https.first().map_or(DEFAULT_HTTPS_PORT, SocketAddr::port)
+    }
 }
 
 /// The forwarder's candidate: an address in a table, never bound.
@@ -294,12 +338,14 @@ impl Format {
 pub struct Overrides {
     /// `--public-ip`, `VEILGATE_PUBLIC_IP`.
     pub public_ip: Option<Ipv4Addr>,
+    /// `--public-ip6`, `VEILGATE_PUBLIC_IP6`.
+    pub public_ip6: Option<Ipv6Addr>,
     /// `--public-host`, `VEILGATE_PUBLIC_HOST`.
     pub public_host: Option<String>,
     /// `--udp`, `VEILGATE_UDP`.
-    pub udp: Option<SocketAddr>,
+    pub udp: Vec<SocketAddr>,
     /// `--https`, `VEILGATE_HTTPS`.
-    pub https: Option<SocketAddr>,
+    pub https: Vec<SocketAddr>,
     /// `--metrics`, `VEILGATE_METRICS`.
     pub metrics: Option<SocketAddr>,
     /// `--shards`, `VEILGATE_SHARDS`.

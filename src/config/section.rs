@@ -102,8 +102,8 @@ pub(super) struct Section<'a> {
 /// The schema: every group and its keys.
 pub(super) const SCHEMA: [(&str, &[&str]); 10] = [
     ("", &["public", "listen", "media", "relay", "auth", "store", "tls", "shards", "log"]),
-    ("public", &["host", "ip"]),
-    ("listen", &["udp", "https", "metrics"]),
+    ("public", &["host", "ip", "ip6"]),
+    ("listen", &["udp", "https", "metrics", "proxy_from"]),
     ("media", &["port"]),
     ("relay", &["realm", "urls", "limits"]),
     (
@@ -253,6 +253,31 @@ impl<'a> Section<'a> {
             }
         }
         Some(Found { value: list, at: At::File(place(node)) })
+    }
+
+    /// One setting, or a list of them, each read by `read`; `None` when any is unsound.
+    pub(super) fn one_or_more<T>(
+        &self,
+        key: &str,
+        read: impl Fn(&Value) -> Result<T, String>,
+    ) -> Option<Vec<Found<T>>> {
+        let (_, node) = self.node(key)?;
+        let Value::List(items) = &node.value else {
+            return self.get(key, read).map(|found| vec![found]);
+        };
+        let mut list = Vec::new();
+        let mut sound = true;
+        for (index, item) in items.iter().enumerate() {
+            let at = At::File(place(item));
+            match read(&item.value) {
+                Ok(value) => list.push(Found { value, at }),
+                Err(message) => {
+                    self.notes.add(at, &format!("{}[{index}]", self.path(key)), message);
+                    sound = false;
+                }
+            }
+        }
+        sound.then_some(list)
     }
 
     /// Notes that a required key is missing; not when it is there and was unsound.

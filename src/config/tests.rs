@@ -27,12 +27,12 @@ fn sound_file_gets_its_defaults() {
     let checked = read(SOUND, &Overrides::default()).unwrap();
     assert_eq!(checked.warnings, []);
     let config = checked.config;
-    assert_eq!(config.listen.udp, "0.0.0.0:3478".parse().unwrap());
-    assert_eq!(config.listen.https, "0.0.0.0:443".parse().unwrap());
+    assert_eq!(config.listen.udp, ["0.0.0.0:3478".parse().unwrap()]);
+    assert_eq!(config.listen.https, ["0.0.0.0:443".parse().unwrap()]);
     assert_eq!(config.listen.metrics, "127.0.0.1:9641".parse().unwrap());
     assert_eq!(config.media.port, 20_000);
     assert_eq!(config.relay.realm, "turn.example.org");
-    assert_eq!(config.relay.urls, relay_urls("turn.example.org", 3478, 443));
+    assert_eq!(config.relay.urls, relay_urls("turn.example.org", &[3478], 443));
     assert_eq!(config.relay.limits, Limits::default());
     assert_eq!(config.auth.turn_keys, KeySource::File("/etc/veilgate/turn.keys".into()));
     assert_eq!(config.tls.key, Path::new("/etc/key.pem"));
@@ -66,8 +66,10 @@ fn documented_file_is_sound_and_says_the_defaults() {
 #[test]
 fn every_key_is_read() {
     let text = "\
-public: { ip: 203.0.113.7 }
-listen: { udp: '192.0.2.1:443', https: '[::]:8443', metrics: '[::1]:1' }
+public: { ip: 203.0.113.7, ip6: '2001:db8::7' }
+listen:
+  { udp: ['192.0.2.1:443', '[2001:db8::7]:3478'], https: '[::]:8443', metrics: '[::1]:1',
+    proxy_from: [10.1.2.3/8, '2001:db8::/32', 192.0.2.7] }
 media: { port: 20001 }
 relay:
   realm: my realm
@@ -85,7 +87,12 @@ log: { level: debug, format: json }
     let about: Vec<_> = checked.warnings.iter().map(|warning| warning.key.as_str()).collect();
     assert_eq!(about, ["public.host", "auth.static_users_file", "auth.plain_rest"]);
     let config = checked.config;
-    assert_eq!(config.listen.https.port(), 8443);
+    let udp = ["192.0.2.1:443", "[2001:db8::7]:3478"].map(|address| address.parse().unwrap());
+    assert_eq!((config.listen.udp, config.listen.https.len()), (udp.to_vec(), 1));
+    assert_eq!(config.listen.https[0], "[::]:8443".parse().unwrap());
+    assert_eq!(config.public.ip6, Some("2001:db8::7".parse().unwrap()));
+    let proxies = ["10.0.0.0/8", "2001:db8::/32", "192.0.2.7/32"];
+    assert_eq!(config.listen.proxy_from, proxies.map(|range| range.parse().unwrap()));
     assert_eq!(config.relay.realm, "my realm");
     assert_eq!(config.relay.urls.len(), 2);
     let limits = Limits {
@@ -181,14 +188,14 @@ fn flags_win_over_the_file_and_mend_it() {
     let overrides = Overrides {
         public_ip: Some(Ipv4Addr::new(198, 51, 100, 1)),
         public_host: Some("OTHER.example".to_owned()),
-        udp: Some("198.51.100.1:3479".parse().unwrap()),
+        udp: vec!["198.51.100.1:3479".parse().unwrap()],
         shards: Some("2".parse().unwrap()),
         turn_keys_in_environment: true,
         ..Overrides::default()
     };
     let config = read(SOUND, &overrides).unwrap().config;
     assert_eq!(config.public.ip, Ipv4Addr::new(198, 51, 100, 1));
-    assert_eq!(config.relay.urls, relay_urls("other.example", 3479, 443));
+    assert_eq!(config.relay.urls, relay_urls("other.example", &[3479], 443));
     assert_eq!(config.shards.count(8), 2);
     assert_eq!(config.auth.turn_keys, KeySource::Environment(ENV_TURN_KEYS));
 
@@ -208,7 +215,7 @@ fn flags_are_checked_without_a_file() {
     let bad = Overrides {
         public_host: Some("a b".to_owned()),
         public_ip: Some(Ipv4Addr::UNSPECIFIED),
-        udp: Some("[::1]:1".parse().unwrap()),
+        udp: vec!["0.0.0.0:0".parse().unwrap()],
         ..Overrides::default()
     };
     let flags: Vec<_> = check_overrides(&bad).into_iter().map(|fault| fault.key).collect();
@@ -229,11 +236,65 @@ fn files_must_be_readable() {
 }
 
 #[test]
+fn ipv6_brings_its_own_listeners_and_needs_no_ipv4() {
+    let both = SOUND.replace("  ip: ", "  ip6: 2001:db8::7\n  ip: ");
+    let config = read(&both, &Overrides::default()).unwrap().config;
+    let (udp, https) = (["0.0.0.0:3478", "[2001:db8::7]:3478"], ["0.0.0.0:443", "[::]:443"]);
+    assert_eq!(config.listen.udp, udp.map(|address| address.parse().unwrap()));
+    assert_eq!(config.listen.https, https.map(|address| address.parse().unwrap()));
+    assert_eq!(config.relay.urls, relay_urls("turn.example.org", &[3478], 443));
+
+    let alone = SOUND.replace("  ip: 203.0.113.7", "  ip6: 2001:db8::7");
+    let config = read(&alone, &Overrides::default()).unwrap().config;
+    assert_eq!(config.public.ip, DUMMY_IP);
+    assert_eq!(config.listen.udp, ["[2001:db8::7]:3478".parse().unwrap()]);
+    assert_eq!(config.listen.https, ["[::]:443".parse().unwrap()]);
+
+    let nameless = alone.replace("  host: turn.example.org\n", "");
+    let config = read(&nameless, &Overrides::default()).unwrap().config;
+    assert_eq!(config.relay.urls, relay_urls("[2001:db8::7]", &[3478], 443));
+    let said = format!("{nameless}relay: {{ urls: ['{}'] }}\n", config.relay.urls[0]);
+    let again = read(&said, &Overrides::default()).unwrap().config;
+    assert_eq!(again.relay.urls, config.relay.urls[..1]);
+}
+
+#[test]
+fn second_udp_port_is_handed_out_too() {
+    let text = format!("{SOUND}listen: {{ udp: ['0.0.0.0:3478', '0.0.0.0:443'] }}\n");
+    let urls = read(&text, &Overrides::default()).unwrap().config.relay.urls;
+    assert_eq!(urls, relay_urls("turn.example.org", &[3478, 443], 443));
+    assert_eq!(urls[1], "turn:turn.example.org:443?transport=udp");
+}
+
+#[test]
+fn listeners_that_cannot_be_are_told_each_at_its_place() {
+    for (listen, words) in [
+        ("udp: []", "v.yaml:8:1: listen.udp: lists 1 to 8 addresses"),
+        (
+            "udp: ['1.2.3.4:1', '0.0.0.0:1']",
+            "v.yaml:8:30: listen.udp: 0.0.0.0:1 collides with 1.2.3.4:1",
+        ),
+        ("https: ['[::]:1', '[::1]:1']", "listen.https: [::1]:1 collides with [::]:1"),
+        ("udp: ['1.2.3.4:0']", "listen.udp: port 0 cannot be handed out"),
+        ("udp: ['1.2.3.4:1', nowhere]", "listen.udp[1]: \"nowhere\" is not an address and"),
+        ("proxy_from: 10.0.0.0/33", "listen.proxy_from: \"10.0.0.0/33\" is not a range"),
+        ("proxy_from: ['0.0.0.0/0']", "trusts everybody to say who a client is"),
+    ] {
+        let found = faults(&format!("{SOUND}listen: {{ {listen} }}\n"));
+        assert_eq!(found.len(), 1, "{found:?}");
+        assert!(found[0].contains(words), "{found:?}");
+    }
+    for ip6 in ["'::'", "ff02::1", "fe80::1", "'::ffff:192.0.2.1'", "192.0.2.1"] {
+        let found = faults(&SOUND.replace("  ip: ", &format!("  ip6: {ip6}\n  ip: ")));
+        assert!(found.len() == 1 && found[0].starts_with("v.yaml:3:8: public.ip6: "), "{found:?}");
+    }
+}
+
+#[test]
 fn groups_that_contradict_each_other_are_refused() {
     for (change, words) in [
         ("media: { port: 3478 }", "media.port: is the port of listen.udp"),
         ("listen: { https: '127.0.0.1:9641' }", "listen.metrics: is the address of listen.https"),
-        ("listen: { udp: '[::]:3478' }", "listen.udp: must be an IPv4 address"),
         ("listen: { udp: '0.0.0.0:0' }", "listen.udp: port 0"),
         ("listen: { udp: '0.0.0.0:20000' }", "media.port: is the port of listen.udp"),
         ("relay: { urls: [] }", "relay.urls: lists 1 to 8"),

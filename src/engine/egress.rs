@@ -6,6 +6,8 @@ use std::net::SocketAddr;
 use std::ops::Range;
 use std::os::fd::BorrowedFd;
 
+use super::MAX_UDP;
+use super::socket::Sockets;
 use super::streams::Streams;
 use super::sys::udp::{SEND_BATCH, SendBatch};
 use crate::ids::{FiveTuple, Transport};
@@ -25,13 +27,20 @@ struct Run {
     closed: bool,
 }
 
+/// What leaves through one socket.
+#[derive(Debug, Default)]
+struct Queue {
+    datagrams: Vec<(SocketAddr, Range<usize>)>,
+    runs: Vec<Run>,
+}
+
 /// The egress of one shard.
 #[derive(Debug)]
 pub struct Egress {
     arena: Vec<u8>,
     used: usize,
-    datagrams: Vec<(SocketAddr, Range<usize>)>,
-    runs: Vec<Run>,
+    /// By the socket they leave through.
+    queues: [Queue; MAX_UDP],
     batch: SendBatch,
     /// Messages for connections, kept apart: they leave by other sockets.
     messages: Vec<(FiveTuple, Range<usize>)>,
@@ -42,8 +51,11 @@ impl Default for Egress {
         Self {
             arena: vec![0; ARENA],
             used: 0,
-            datagrams: Vec::with_capacity(4_096),
-            runs: Vec::with_capacity(4_096),
+            queues: std::array::from_fn(|socket| {
+                // The first port carries most; the others grow when they are used.
+                let room = if socket == 0 { 4_096 } else { 0 };
+                Queue { datagrams: Vec::with_capacity(room), runs: Vec::with_capacity(room) }
+            }),
             batch: SendBatch::default(),
             messages: Vec::with_capacity(256),
         }
@@ -70,27 +82,28 @@ impl Egress {
             self.messages.push((to, absolute));
             return;
         }
-        let first = self.datagrams.len();
-        self.datagrams.push((to.client.expose(), absolute));
-        match self.runs.last_mut() {
+        let Some(queue) = self.queues.get_mut(usize::from(to.listener)) else { return };
+        let first = queue.datagrams.len();
+        queue.datagrams.push((to.client.expose(), absolute));
+        match queue.runs.last_mut() {
             Some(run) if run.to == to && !run.closed && len <= run.segment => {
                 run.count += 1;
                 run.closed = len < run.segment;
             }
-            _ => self.runs.push(Run { to, first, count: 1, segment: len, closed: false }),
+            _ => queue.runs.push(Run { to, first, count: 1, segment: len, closed: false }),
         }
     }
 
     /// Nothing to send.
     #[must_use]
     pub fn is_empty(&self) -> bool {
-        self.datagrams.is_empty() && self.messages.is_empty()
+        self.messages.is_empty() && self.queues.iter().all(|queue| queue.datagrams.is_empty())
     }
 
     /// Gives everything to the kernel. A datagram the kernel refuses is a counted drop.
     pub(super) fn flush(
         &mut self,
-        fd: BorrowedFd<'_>,
+        sockets: &Sockets,
         streams: &mut Streams,
         counters: &mut Counters,
     ) {
@@ -99,35 +112,47 @@ impl Egress {
                 streams.send(to, message, counters);
             }
         }
-        for run in &self.runs {
-            counters.observe(Hist::RunLength, run.count as u64);
-            debug_assert!(run.first + run.count <= self.datagrams.len());
+        for (queue, fd) in self.queues.iter_mut().zip(sockets.iter()) {
+            send_all(&mut self.batch, fd, &self.arena, queue, counters);
         }
-        let mut rest = self.datagrams.as_slice();
-        while !rest.is_empty() {
-            counters.inc(Id::EngineSendCalls);
-            match self.batch.send(fd, &self.arena, rest) {
-                Ok(sent) => {
-                    counters.observe(Hist::SendBatch, sent as u64);
-                    counters.add(Id::EngineDatagramsOut, sent as u64);
-                    rest = rest.get(sent.max(1)..).unwrap_or_default();
-                }
-                Err(e) if e.kind() == io::ErrorKind::Interrupted => {}
-                Err(e) if e.kind() == io::ErrorKind::WouldBlock => {
-                    // A full socket buffer: media is worth nothing later, so it is dropped.
-                    counters.add(Id::EngineSendBlocked, rest.len().min(SEND_BATCH) as u64);
-                    rest = rest.get(SEND_BATCH..).unwrap_or_default();
-                }
-                Err(_) => {
-                    counters.inc(Id::EngineSendErrors);
-                    rest = rest.get(1..).unwrap_or_default();
-                }
-            }
-        }
-        self.datagrams.clear();
-        self.runs.clear();
         self.used = 0;
     }
+}
+
+fn send_all(
+    batch: &mut SendBatch,
+    fd: BorrowedFd<'_>,
+    arena: &[u8],
+    queue: &mut Queue,
+    counters: &mut Counters,
+) {
+    for run in &queue.runs {
+        counters.observe(Hist::RunLength, run.count as u64);
+        debug_assert!(run.first + run.count <= queue.datagrams.len());
+    }
+    let mut rest = queue.datagrams.as_slice();
+    while !rest.is_empty() {
+        counters.inc(Id::EngineSendCalls);
+        match batch.send(fd, arena, rest) {
+            Ok(sent) => {
+                counters.observe(Hist::SendBatch, sent as u64);
+                counters.add(Id::EngineDatagramsOut, sent as u64);
+                rest = rest.get(sent.max(1)..).unwrap_or_default();
+            }
+            Err(e) if e.kind() == io::ErrorKind::Interrupted => {}
+            Err(e) if e.kind() == io::ErrorKind::WouldBlock => {
+                // A full socket buffer: media is worth nothing later, so it is dropped.
+                counters.add(Id::EngineSendBlocked, rest.len().min(SEND_BATCH) as u64);
+                rest = rest.get(SEND_BATCH..).unwrap_or_default();
+            }
+            Err(_) => {
+                counters.inc(Id::EngineSendErrors);
+                rest = rest.get(1..).unwrap_or_default();
+            }
+        }
+    }
+    queue.datagrams.clear();
+    queue.runs.clear();
 }
 
 #[cfg(test)]
@@ -137,7 +162,7 @@ mod tests {
 
     fn client(port: u16) -> FiveTuple {
         let client = ClientAddr::new(SocketAddr::from(([127, 0, 0, 1], port)));
-        FiveTuple { client, transport: Transport::Udp }
+        FiveTuple::new(client, Transport::Udp)
     }
 
     #[test]
@@ -147,7 +172,7 @@ mod tests {
             egress.slot(200).expect("room")[..len].fill(7);
             egress.commit(client(port), 0..len);
         }
-        let shape: Vec<_> = egress.runs.iter().map(|r| (r.count, r.segment)).collect();
+        let shape: Vec<_> = egress.queues[0].runs.iter().map(|r| (r.count, r.segment)).collect();
         assert_eq!(shape, [(3, 100), (1, 60), (1, 100), (1, 120)]);
     }
 

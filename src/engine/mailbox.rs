@@ -9,7 +9,7 @@ use super::endpoint::Endpoint;
 use super::media::{MEDIA_RING, MediaBatch, StreamShared};
 use super::streams::Incoming;
 use crate::auth::revocation::Revocation;
-use crate::ids::{AllocationHandle, SessionId, ShardId};
+use crate::ids::{AllocationHandle, Path, SessionId};
 use crate::relay::{Alternate, Hairpin};
 use crate::session::Reason;
 
@@ -39,10 +39,8 @@ pub enum Message {
     Rehome {
         /// Which.
         session: SessionId,
-        /// Where to.
-        to: ShardId,
-        /// The allocation there.
-        allocation: AllocationHandle,
+        /// The way it chose.
+        path: Path,
         /// The client's relayed address there.
         mapped: std::net::SocketAddr,
         /// What arrived, to be judged at the old home.

@@ -36,11 +36,15 @@ use mailbox::{Event, Mailbox, Message};
 use parked::{Blueprint, ParkedTable};
 use shard::{Parts, Shard, WAKER};
 pub use socket::BindError;
+use socket::Sockets;
 pub use streams::Incoming;
 use sys::lock::PortLock;
 
 /// Most shards of one process: a set of them fits 64 bits.
 pub const MAX_SHARDS: usize = 64;
+
+/// Most UDP ports: two families on the port of TURN, that of HTTPS, and a few more.
+pub const MAX_UDP: usize = 8;
 
 /// Cores this process may use.
 #[must_use]
@@ -51,10 +55,8 @@ pub fn cores() -> usize {
 /// What the data plane is told at start.
 #[derive(Clone, Debug)]
 pub struct Config {
-    /// Where the one UDP port is bound.
-    pub udp: SocketAddr,
-    /// The media address: a row in a table, bound by nobody.
-    pub media: SocketAddr,
+    /// Where UDP ports are bound, 1 to [`MAX_UDP`].
+    pub udp: Vec<SocketAddr>,
     /// Data-plane threads, 1 to [`MAX_SHARDS`].
     pub shards: usize,
     /// The TURN server.
@@ -64,9 +66,12 @@ pub struct Config {
 /// Why the data plane did not start.
 #[derive(Debug, thiserror::Error)]
 pub enum StartError {
-    /// The UDP port.
+    /// A UDP port.
     #[error(transparent)]
     Bind(#[from] BindError),
+    /// Their number.
+    #[error("there must be 1 to {MAX_UDP} UDP ports")]
+    Ports,
     /// The TURN server's part of the configuration.
     #[error(transparent)]
     Relay(#[from] relay::ConfigError),
@@ -80,7 +85,7 @@ pub enum StartError {
 pub struct Engine {
     threads: Vec<JoinHandle<()>>,
     handle: Handle,
-    _lock: PortLock,
+    _locks: Vec<PortLock>,
 }
 
 /// What came of asking for a session's end.
@@ -106,17 +111,21 @@ pub struct Handle {
 }
 
 impl Engine {
-    /// Binds the port and starts the shards.
+    /// Binds the ports and starts the shards.
     ///
     /// # Errors
-    /// When the port is held by another process (which the error names) or the system refuses.
+    /// When a port is held by another process (which the error names) or the system refuses.
     pub fn start(
         config: &Config,
         keys: &Arc<auth::turn::Keys>,
         rng: &mut StdRng,
     ) -> Result<(Self, UnboundedReceiver<Event>), StartError> {
         let count = config.shards.clamp(1, MAX_SHARDS);
-        let lock = socket::claim(config.udp)?;
+        if config.udp.is_empty() || config.udp.len() > MAX_UDP {
+            return Err(StartError::Ports);
+        }
+        let locks: Vec<_> =
+            config.udp.iter().map(|udp| socket::claim(*udp)).collect::<Result<_, _>>()?;
         let cores = sys::affinity::cores();
         let clock = Clock::new();
         let parked: Arc<ParkedTable> = Arc::default();
@@ -141,10 +150,10 @@ impl Engine {
             )?;
             let mut shard = Shard::new(Parts {
                 id,
-                socket: socket::bind(config.udp)?,
+                sockets: Sockets::bind(&config.udp)?,
                 poll,
                 relay,
-                media: config.media,
+                media: config.relay.media.clone(),
                 rng: StdRng::from_rng(rng),
                 clock,
                 mailboxes: Arc::clone(&mailboxes),
@@ -162,7 +171,7 @@ impl Engine {
             })?);
         }
         let handle = Handle { parked, mailboxes, published, clock, turn: Arc::default() };
-        Ok((Self { threads, handle, _lock: lock }, receiver))
+        Ok((Self { threads, handle, _locks: locks }, receiver))
     }
 
     /// The way in.

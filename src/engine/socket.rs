@@ -1,11 +1,12 @@
-//! The one UDP port: claimed by one process, bound once per shard.
+//! The UDP ports: claimed by one process, bound once per shard.
 
 use std::fs;
 use std::io;
 use std::net::{IpAddr, SocketAddr};
-use std::os::fd::AsFd;
+use std::os::fd::{AsFd, BorrowedFd};
 
 use mio::net::UdpSocket;
+use mio::{Interest, Registry, Token};
 use socket2::{Domain, Protocol, Socket, Type};
 
 use super::sys::lock::{self, LockError, PortLock};
@@ -58,8 +59,65 @@ pub(super) fn claim(addr: SocketAddr) -> Result<PortLock, BindError> {
     }
 }
 
-/// One shard's socket.
-pub(super) fn bind(addr: SocketAddr) -> Result<UdpSocket, BindError> {
+/// One shard's sockets, in the order of the configuration: a [`crate::ids::FiveTuple`] names them
+/// by their place.
+#[derive(Debug)]
+pub(super) struct Sockets {
+    sockets: Vec<UdpSocket>,
+    first: usize,
+    /// Those that may have something to read, a bit each.
+    readable: u32,
+}
+
+impl Sockets {
+    /// Binds one socket an address.
+    pub(super) fn bind(addrs: &[SocketAddr]) -> Result<Self, BindError> {
+        let sockets = addrs.iter().copied().map(bind).collect::<Result<Vec<_>, _>>()?;
+        let readable = (1 << sockets.len()) - 1;
+        Ok(Self { sockets, first: 0, readable })
+    }
+
+    /// Their poll tokens are `first` and up.
+    pub(super) fn register(&mut self, registry: &Registry, first: Token) -> io::Result<()> {
+        self.first = first.0;
+        for (place, socket) in self.sockets.iter_mut().enumerate() {
+            registry.register(socket, Token(first.0 + place), Interest::READABLE)?;
+        }
+        Ok(())
+    }
+
+    /// The poller says something about `token`; false when it is none of ours.
+    pub(super) fn on_ready(&mut self, token: Token) -> bool {
+        let place = token.0.checked_sub(self.first).filter(|place| *place < self.sockets.len());
+        self.readable |= place.map_or(0, |place| 1 << place);
+        place.is_some()
+    }
+
+    /// Whether one may have something to read.
+    pub(super) const fn is_readable(&self) -> bool {
+        self.readable != 0
+    }
+
+    /// The sockets to read this turn, a bit each; they are to be put back unless found empty.
+    pub(super) const fn take_readable(&mut self) -> u32 {
+        std::mem::replace(&mut self.readable, 0)
+    }
+
+    /// `place` has more to read.
+    pub(super) const fn read_later(&mut self, place: u8) {
+        self.readable |= 1 << place;
+    }
+
+    pub(super) fn get(&self, place: u8) -> Option<BorrowedFd<'_>> {
+        self.sockets.get(usize::from(place)).map(UdpSocket::as_fd)
+    }
+
+    pub(super) fn iter(&self) -> impl Iterator<Item = BorrowedFd<'_>> {
+        self.sockets.iter().map(UdpSocket::as_fd)
+    }
+}
+
+fn bind(addr: SocketAddr) -> Result<UdpSocket, BindError> {
     let socket = open(addr, true).map_err(|source| BindError::Io { addr, source })?;
     // Best effort: the kernel caps these at net.core.{r,w}mem_max.
     let _capped = socket.set_recv_buffer_size(BUFFER);

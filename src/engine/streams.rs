@@ -37,6 +37,8 @@ pub struct Incoming {
     pub socket: std::net::TcpStream,
     /// Whose it is.
     pub client: ClientAddr,
+    /// Which of our TCP listeners took it.
+    pub listener: u8,
     /// After its handshake.
     pub tls: Option<Box<ServerConnection>>,
     /// Decrypted bytes already read.
@@ -102,9 +104,9 @@ impl Streams {
 
     /// Takes a connection in. One that cannot be served is closed.
     pub(super) fn insert(&mut self, incoming: Incoming, now: Mono, counters: &mut Counters) {
-        let Incoming { socket, client, tls, begun } = incoming;
+        let Incoming { socket, client, listener, tls, begun } = incoming;
         let transport = if tls.is_some() { Transport::Tls } else { Transport::Tcp };
-        let tuple = FiveTuple { client, transport };
+        let tuple = FiveTuple::new(client, transport).at(listener);
         if self.by_tuple.len() >= CONNECTIONS || self.by_tuple.contains_key(&tuple) {
             counters.inc(Id::StreamRefused);
             return;

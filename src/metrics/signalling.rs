@@ -1,14 +1,15 @@
-//! What signalling answers, counted off the data plane.
+//! What comes to the TCP ports and what signalling answers, counted off the data plane.
 
 use prometheus::{IntCounterVec, Opts};
 
 use super::Exposition;
 
-/// Answers of the HTTPS side.
+/// Connections and answers of the HTTPS side.
 #[derive(Clone, Debug)]
 pub struct Signalling {
     responses: IntCounterVec,
     refusals: IntCounterVec,
+    connections: IntCounterVec,
 }
 
 impl Signalling {
@@ -28,7 +29,14 @@ impl Signalling {
             Opts::new("veilgate_http_refusals_total", "Problem responses by their stable code"),
             &["code"],
         )?;
-        Ok(Self { responses, refusals })
+        let connections = IntCounterVec::new(
+            Opts::new("veilgate_http_connections_total", "TCP connections by what they were"),
+            &["kind"],
+        )?;
+        for kind in KINDS {
+            connections.with_label_values(&[kind]);
+        }
+        Ok(Self { responses, refusals, connections })
     }
 
     /// Exposes them.
@@ -37,7 +45,13 @@ impl Signalling {
     /// When the names are taken.
     pub fn register(&self, exposition: &Exposition) -> Result<(), prometheus::Error> {
         exposition.register(Box::new(self.responses.clone()))?;
+        exposition.register(Box::new(self.connections.clone()))?;
         exposition.register(Box::new(self.refusals.clone()))
+    }
+
+    /// Counts one connection; `kind` is from a closed list.
+    pub fn on_connection(&self, kind: &'static str) {
+        self.connections.with_label_values(&[kind]).inc();
     }
 
     /// Counts one response. `code` is the problem's, from a closed list.
@@ -50,6 +64,8 @@ impl Signalling {
     }
 }
 
+const KINDS: [&str; 7] =
+    ["http", "turn_tcp", "turn_tls", "silent", "foreign", "tls_failed", "proxy_header"];
 const CLASSES: [&str; 5] = ["1xx", "2xx", "3xx", "4xx", "5xx"];
 
 #[cfg(test)]

@@ -68,7 +68,7 @@ pub use ports::Shared;
 pub use table::Owner;
 
 use crate::auth::turn::Keys;
-use crate::ids::{AllocationHandle, FiveTuple, Path, RoomHash, ShardId};
+use crate::ids::{AllocationHandle, FiveTuple, RoomHash, ShardId};
 use crate::metrics::{Counters, Id};
 use crate::time::{Mono, Now};
 use crate::wire::channel_data;
@@ -522,12 +522,6 @@ impl Relay {
     fn relayed_in(&self, handle: AllocationHandle, family: IpFamily) -> Option<SocketAddr> {
         let relayed = self.table.resolve(handle)?.relayed.get(family.index())?;
         (relayed.port != 0).then_some((self.policy.relayed(family)?, relayed.port).into())
-    }
-
-    /// The allocation as other shards name it.
-    #[must_use]
-    pub const fn path(&self, allocation: AllocationHandle) -> Path {
-        Path { shard: self.shard, allocation }
     }
 
     fn publish(&self, counters: &mut Counters) {

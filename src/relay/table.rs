@@ -275,7 +275,8 @@ impl TupleKey {
             std::net::SocketAddr::V6(v6) => u64::from(v6.scope_id()) << 32,
             std::net::SocketAddr::V4(_) => 0,
         };
-        let rest = u64::from(client.port()) | transport << 16 | extra | scope;
+        let listener = u64::from(tuple.listener) << 24;
+        let rest = u64::from(client.port()) | transport << 16 | extra | listener | scope;
         Self([(bits >> 64) as u64, bits as u64, rest])
     }
 }
@@ -366,7 +367,7 @@ mod tests {
         let owner =
             Owner { subject: SubjectHash::of(subject), room: None, class: Class::Forwarder };
         Allocation {
-            tuple: FiveTuple { client, transport: Transport::Udp },
+            tuple: FiveTuple::new(client, Transport::Udp),
             owner,
             relayed: [Relayed { port: 1024, expires: Mono::from_nanos(9) }, Relayed::default()],
             bucket: Bucket::default(),

@@ -91,7 +91,7 @@ mod tests {
     use crate::ids::{AllocationHandle, ShardId};
 
     fn path(index: u32) -> Path {
-        Path { shard: ShardId(0), allocation: AllocationHandle { index, generation: 0 } }
+        Path { shard: ShardId(0), allocation: AllocationHandle { index, generation: 0 }, media: 0 }
     }
 
     fn at(seconds: u64) -> Mono {

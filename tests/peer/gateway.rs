@@ -35,8 +35,7 @@ impl Gateway {
         let key = Key { id: "k1".to_owned(), secret: vec![42; 32] };
         let keys = Arc::new(Keys::new(vec![key]).expect("a strong key"));
         let config = Config {
-            udp,
-            media: MEDIA,
+            udp: vec![udp],
             shards,
             relay: relay::Config {
                 realm: "veilgate".to_owned(),

@@ -54,7 +54,7 @@ pub(crate) fn path(index: u32) -> Path {
 }
 
 pub(crate) fn on_shard(shard: u8, index: u32) -> Path {
-    Path { shard: ShardId(shard), allocation: AllocationHandle { index, generation: 1 } }
+    Path { shard: ShardId(shard), allocation: AllocationHandle { index, generation: 1 }, media: 0 }
 }
 
 pub(crate) fn mapped() -> SocketAddr {

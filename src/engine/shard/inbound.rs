@@ -21,9 +21,9 @@ const REHOME_INTERVAL: Duration = Duration::from_millis(50);
 const LONGEST_PACKET: usize = 1_500;
 
 impl Shard {
-    pub(super) fn on_datagram(&mut self, from: SocketAddr, datagram: &mut [u8]) {
-        let tuple = FiveTuple { client: ClientAddr::new(from), transport: Transport::Udp };
-        self.on_client_message(tuple, datagram);
+    pub(super) fn on_datagram(&mut self, from: SocketAddr, listener: u8, datagram: &mut [u8]) {
+        let tuple = FiveTuple::new(ClientAddr::new(from), Transport::Udp);
+        self.on_client_message(tuple.at(listener), datagram);
     }
 
     /// One message of a client, from a datagram or out of a stream.
@@ -40,10 +40,12 @@ impl Shard {
             }
             Handled::ToPeer(ToPeer { allocation, peer, payload }) => {
                 let Some(packet) = datagram.get_mut(payload) else { return };
-                if peer == self.parts.media {
-                    self.on_packet(allocation, packet);
-                } else {
-                    self.on_echo(allocation, peer, packet);
+                match self.parts.media.iter().position(|media| *media == peer) {
+                    Some(media) => {
+                        let shard = self.parts.id;
+                        self.on_packet(Path { shard, allocation, media: media as u8 }, packet);
+                    }
+                    None => self.on_echo(allocation, peer, packet),
                 }
             }
         }
@@ -79,7 +81,7 @@ impl Shard {
     fn on_echo(&mut self, allocation: AllocationHandle, peer: SocketAddr, packet: &[u8]) {
         let relay = &self.parts.relay;
         let probe = relay.owner(allocation).is_some_and(|owner| owner.class == Class::Probe);
-        let echo = echo_address(self.parts.media) == Some(peer);
+        let echo = self.parts.media.iter().any(|media| echo_address(*media) == Some(peer));
         let Some(route) = relay.route(allocation, &peer).filter(|_| probe && echo) else {
             self.counters.inc(Id::RelayDeniedSend);
             return;
@@ -101,13 +103,14 @@ impl Shard {
         }
     }
 
-    fn on_packet(&mut self, allocation: AllocationHandle, packet: &mut [u8]) {
+    fn on_packet(&mut self, path: Path, packet: &mut [u8]) {
+        let allocation = path.allocation;
         match inner(packet) {
-            Inner::Stun => self.on_check(allocation, packet),
+            Inner::Stun => self.on_check(path, packet),
             Inner::Dtls | Inner::Rtp | Inner::Rtcp => match self.lane(allocation) {
                 Target::Local { index, session } => {
                     let (index, session) = (*index, *session);
-                    self.feed(index, session, allocation, packet);
+                    self.feed(index, session, path, packet);
                 }
                 Target::Elsewhere { session, by, check } => {
                     // The client uses this path before it has nominated it: the session comes.
@@ -116,7 +119,7 @@ impl Shard {
                     let datagrams = vec![std::mem::take(check), packet.to_vec()];
                     // Once a check: whoever floods this lane does not fill the other's mailbox.
                     *self.lane(allocation) = Target::None;
-                    self.ask_rehome(session, by, allocation, datagrams);
+                    self.ask_rehome(session, by, path, datagrams);
                 }
                 Target::None => self.counters.inc(Id::SessionDropNoPath),
             },
@@ -136,17 +139,23 @@ impl Shard {
         &mut lane.target
     }
 
-    fn on_check(&mut self, allocation: AllocationHandle, packet: &mut [u8]) {
+    /// The address under which the forwarder knows a client.
+    fn mapped(&self, path: Path) -> Option<SocketAddr> {
+        let media = self.parts.media.get(usize::from(path.media))?;
+        self.parts.relay.relayed_towards(path.allocation, media)
+    }
+
+    fn on_check(&mut self, path: Path, packet: &mut [u8]) {
+        let allocation = path.allocation;
         let Some(check) = ice_lite::peek(packet) else {
             self.counters.inc(Id::SessionIceMalformed);
             return;
         };
         if let Some(index) = self.by_ufrag.get(check.local_ufrag).copied() {
-            self.check_local(index, allocation, packet);
+            self.check_local(index, path, packet);
             return;
         }
-        let (Some(owner), Some(mapped)) =
-            (self.parts.relay.owner(allocation), self.parts.relay.relayed_address(allocation))
+        let (Some(owner), Some(mapped)) = (self.parts.relay.owner(allocation), self.mapped(path))
         else {
             return;
         };
@@ -162,23 +171,23 @@ impl Shard {
                 self.counters.inc(error.counter());
                 // A 487 or 420 is written already; anything else is not worth an answer.
                 if let Some(len) = error.answer_len() {
-                    self.answer_check(allocation, len);
+                    self.answer_check(path, len);
                 }
             }
             Verdict::Claimed(blueprint) => {
                 if let Some(index) = self.claim(*blueprint) {
-                    self.check_local(index, allocation, packet);
+                    self.check_local(index, path, packet);
                 }
             }
             // Between a move's two messages nobody but the mailbox has it; the check is repeated.
             Verdict::HeldBy(by, _, _) if by == id => self.counters.inc(Id::SessionDropUnknown),
             Verdict::HeldBy(by, session, answer) => {
                 if answer.use_candidate {
-                    self.ask_rehome(session, by, allocation, vec![packet.to_vec()]);
+                    self.ask_rehome(session, by, path, vec![packet.to_vec()]);
                     return;
                 }
                 self.counters.inc(Id::SessionIceChecks);
-                self.answer_check(allocation, answer.len);
+                self.answer_check(path, answer.len);
                 let check = packet.get(..packet.len().min(LONGEST_CHECK)).unwrap_or_default();
                 let check = check.to_vec();
                 *self.lane(allocation) = Target::Elsewhere { session, by, check };
@@ -186,8 +195,8 @@ impl Shard {
         }
     }
 
-    fn answer_check(&mut self, allocation: AllocationHandle, len: usize) {
-        let Some(route) = self.parts.relay.route(allocation, &self.parts.media) else {
+    fn answer_check(&mut self, path: Path, len: usize) {
+        let Some(route) = self.route_over(path) else {
             self.counters.inc(Id::SessionDropNoPath);
             return;
         };
@@ -198,7 +207,8 @@ impl Shard {
         });
     }
 
-    fn check_local(&mut self, index: usize, allocation: AllocationHandle, packet: &mut [u8]) {
+    fn check_local(&mut self, index: usize, path: Path, packet: &mut [u8]) {
+        let allocation = path.allocation;
         let Some(owner) = self.parts.relay.owner(allocation) else { return };
         let endpoint = self.endpoints.get(index).and_then(Option::as_deref);
         let Some(session) = endpoint.filter(|e| e.may_use(owner)).map(|e| e.id) else {
@@ -206,19 +216,12 @@ impl Shard {
             return;
         };
         *self.lane(allocation) = Target::Local { index, session };
-        self.feed(index, session, allocation, packet);
+        self.feed(index, session, path, packet);
     }
 
     /// Hands a session what arrived for it.
-    pub(super) fn feed(
-        &mut self,
-        index: usize,
-        session: SessionId,
-        allocation: AllocationHandle,
-        packet: &mut [u8],
-    ) {
-        let Some(mapped) = self.parts.relay.relayed_address(allocation) else { return };
-        let path = Path { shard: self.parts.id, allocation };
+    pub(super) fn feed(&mut self, index: usize, session: SessionId, path: Path, packet: &mut [u8]) {
+        let Some(mapped) = self.mapped(path) else { return };
         let now = self.now;
         self.with_endpoint(index, |endpoint, shard| {
             let counters = &mut shard.counters;
@@ -276,11 +279,11 @@ impl Shard {
         &mut self,
         session: SessionId,
         by: ShardId,
-        allocation: AllocationHandle,
+        path: Path,
         datagrams: Vec<Vec<u8>>,
     ) {
-        let to = self.parts.id;
-        let Some(mapped) = self.parts.relay.relayed_address(allocation) else { return };
+        let allocation = path.allocation;
+        let Some(mapped) = self.mapped(path) else { return };
         // Whoever floods this lane does not fill the other shard's mailbox.
         let now = self.now.mono;
         self.lane(allocation);
@@ -289,7 +292,7 @@ impl Shard {
             return;
         }
         lane.asked = Some(now);
-        let message = Message::Rehome { session, to, allocation, mapped, datagrams };
+        let message = Message::Rehome { session, path, mapped, datagrams };
         self.post(by, message);
     }
 }

@@ -21,8 +21,8 @@ impl Shard {
                 stream.wish_done(track);
                 self.request_keyframe(stream.spec.id, track);
             }
-            Message::Rehome { session, to, allocation, mapped, datagrams } => {
-                self.rehome(session, Path { shard: to, allocation }, mapped, datagrams);
+            Message::Rehome { session, path, mapped, datagrams } => {
+                self.rehome(session, path, mapped, datagrams);
             }
             Message::Connection(incoming) => {
                 self.connections.insert(*incoming, self.now.mono, &mut self.counters);

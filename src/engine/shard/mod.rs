@@ -1,4 +1,4 @@
-//! One shard: a pinned thread that owns a socket, a relay, sessions, players and their timers.
+//! One shard: a pinned thread that owns its sockets, a relay, sessions, players and their timers.
 //!
 //! A turn of the loop: receive in batches, hand each datagram to the relay and what it relays to
 //! a session, collect decrypted media per stream, deliver it to players here and to the shards
@@ -13,23 +13,23 @@ use std::cmp::Reverse;
 use std::collections::{BinaryHeap, HashMap, VecDeque};
 use std::io;
 use std::net::SocketAddr;
-use std::os::fd::AsFd;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::time::Duration;
 
-use mio::net::UdpSocket;
-use mio::{Events, Interest, Poll, Token};
+use mio::{Events, Poll, Token};
 use rand::RngCore;
 use rand::rngs::StdRng;
 use tokio::sync::mpsc::UnboundedSender;
 
+use super::MAX_UDP;
 use super::clock::Clock;
 use super::egress::Egress;
 use super::endpoint::{Endpoint, Role};
 use super::mailbox::{Event, Mailbox};
 use super::media::{BatchPool, MediaBatch};
 use super::parked::ParkedTable;
+use super::socket::Sockets;
 use super::streams::Streams;
 use super::sys::udp::{RECV_BATCH, RecvBatch};
 use crate::forward::{Cache, Wants};
@@ -49,18 +49,20 @@ const SLABS_PER_TURN: usize = 64;
 const PACKET: usize = 1_500;
 const SLOT: usize = HEADROOM + PACKET + srtp::MAX_TRAILER + TAILROOM;
 
-pub(super) const SOCKET: Token = Token(0);
-pub(super) const WAKER: Token = Token(1);
+pub(super) const WAKER: Token = Token(0);
+/// The first of the UDP sockets' tokens.
+const SOCKETS: Token = Token(1);
 /// The first of the connections' tokens.
-const CONNECTIONS: Token = Token(2);
+const CONNECTIONS: Token = Token(SOCKETS.0 + MAX_UDP);
 
 /// What a shard is made of.
 pub(super) struct Parts {
     pub id: ShardId,
-    pub socket: UdpSocket,
+    pub sockets: Sockets,
     pub poll: Poll,
     pub relay: Relay,
-    pub media: SocketAddr,
+    /// The media addresses; a [`crate::ids::Path`] names them by their place.
+    pub media: Vec<SocketAddr>,
     pub rng: StdRng,
     pub clock: Clock,
     pub mailboxes: Arc<[Mailbox]>,
@@ -130,7 +132,7 @@ pub(super) struct Shard {
 
 impl Shard {
     pub(super) fn new(mut parts: Parts) -> io::Result<Self> {
-        parts.poll.registry().register(&mut parts.socket, SOCKET, Interest::READABLE)?;
+        parts.sockets.register(parts.poll.registry(), SOCKETS)?;
         let mut transaction = [0; 12];
         parts.rng.fill_bytes(&mut transaction);
         let now = parts.clock.now();
@@ -166,10 +168,9 @@ impl Shard {
     pub(super) fn run(&mut self) {
         const PUBLISH_EVERY: Duration = Duration::from_millis(500);
         let mut events = Events::with_capacity(256);
-        let mut readable = true;
         let mut publish_at = self.now.mono;
         while !self.stopping {
-            let wait = self.wait(readable, publish_at);
+            let wait = self.wait(publish_at);
             if let Err(e) = self.parts.poll.poll(&mut events, Some(wait))
                 && e.kind() != io::ErrorKind::Interrupted
             {
@@ -178,8 +179,8 @@ impl Shard {
             }
             for event in &events {
                 match event.token() {
-                    SOCKET => readable = true,
                     WAKER => {}
+                    token if self.parts.sockets.on_ready(token) => {}
                     token => self.connections.on_ready(
                         token,
                         event.is_readable() || event.is_read_closed() || event.is_error(),
@@ -191,9 +192,7 @@ impl Shard {
             let began = self.now.mono;
             self.counters.inc(Id::EngineLoops);
 
-            if readable {
-                readable = self.receive();
-            }
+            self.receive();
             self.read_connections();
             self.take_messages();
             self.handshake_step();
@@ -212,8 +211,9 @@ impl Shard {
         self.counters.publish(&self.parts.published);
     }
 
-    fn wait(&self, busy: bool, publish_at: Mono) -> Duration {
-        if busy || !self.handshakes.is_empty() || self.connections.is_busy() {
+    fn wait(&self, publish_at: Mono) -> Duration {
+        let busy = self.parts.sockets.is_readable() || self.connections.is_busy();
+        if busy || !self.handshakes.is_empty() {
             return Duration::ZERO;
         }
         let timer = self.deadlines.peek().map(|Reverse((at, _))| *at);
@@ -222,18 +222,28 @@ impl Shard {
         due.since(self.parts.clock.mono())
     }
 
-    /// Receives; true when more may be waiting.
-    fn receive(&mut self) -> bool {
+    fn receive(&mut self) {
+        let readable = self.parts.sockets.take_readable();
+        for listener in (0..MAX_UDP as u8).filter(|place| readable & (1 << place) != 0) {
+            if self.receive_from(listener) {
+                self.parts.sockets.read_later(listener);
+            }
+        }
+    }
+
+    /// Receives from one socket; true when more may be waiting.
+    fn receive_from(&mut self, listener: u8) -> bool {
         for _ in 0..RECV_CALLS {
+            let Some(socket) = self.parts.sockets.get(listener) else { return false };
             let mut recv = self.recv.take().unwrap_or_default();
-            let taken = recv.recv(self.parts.socket.as_fd());
+            let taken = recv.recv(socket);
             self.counters.inc(Id::EngineRecvCalls);
             let mut datagrams = 0;
             for i in 0..*taken.as_ref().unwrap_or(&0) {
                 let Some(train) = recv.train(i) else { continue };
                 for datagram in train.bytes.chunks_mut(train.segment) {
                     datagrams += 1;
-                    self.on_datagram(train.from, datagram);
+                    self.on_datagram(train.from, listener, datagram);
                 }
             }
             self.recv = Some(recv);
@@ -262,8 +272,8 @@ impl Shard {
 
     fn flush(&mut self) {
         if !self.egress.is_empty() {
-            let socket = self.parts.socket.as_fd();
-            self.egress.flush(socket, &mut self.connections, &mut self.counters);
+            let sockets = &self.parts.sockets;
+            self.egress.flush(sockets, &mut self.connections, &mut self.counters);
         }
     }
 

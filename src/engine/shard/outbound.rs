@@ -1,18 +1,16 @@
 //! From decrypted media to players, and whatever else a session has to send.
 
 use std::cmp::Reverse;
-use std::os::fd::AsFd;
 use std::sync::Arc;
-
-use mio::net::UdpSocket;
 
 use super::{Endpoint, PACKET, Role, SLOT, Shard};
 use crate::engine::egress::Egress;
 use crate::engine::mailbox::{Event, Message};
 use crate::engine::media::{MediaBatch, StreamShared};
+use crate::engine::socket::Sockets;
 use crate::engine::streams::Streams;
 use crate::forward::{PacketHead, Wants};
-use crate::ids::{ShardId, StreamId};
+use crate::ids::{Path, ShardId, StreamId};
 use crate::metrics::{Counters, Id};
 use crate::relay::{HEADROOM, Route};
 use crate::session::{self, srtp};
@@ -136,7 +134,7 @@ impl Shard {
             egress: &mut self.egress,
             streams: &mut self.connections,
             counters: &mut self.counters,
-            socket: &self.parts.socket,
+            sockets: &self.parts.sockets,
             transaction: &mut self.transaction,
         };
         for (track, sequence) in &wants.nacks {
@@ -223,9 +221,7 @@ impl Shard {
     fn send_queued(&mut self, endpoint: &mut Endpoint) {
         let mut buffer = [0; PACKET];
         while let Some(transmit) = endpoint.session.poll_transmit(&mut buffer) {
-            let route = (transmit.path.shard == self.parts.id)
-                .then(|| self.parts.relay.route(transmit.path.allocation, &self.parts.media))
-                .flatten();
+            let route = self.route_over(transmit.path);
             let (Some(route), Some(bytes)) = (route, buffer.get(..transmit.len)) else {
                 self.counters.inc(Id::SessionDropNoPath);
                 continue;
@@ -262,7 +258,7 @@ impl Shard {
                     egress: &mut self.egress,
                     streams: &mut self.connections,
                     counters: &mut self.counters,
-                    socket: &self.parts.socket,
+                    sockets: &self.parts.sockets,
                     transaction: &mut self.transaction,
                 };
                 let mut more = true;
@@ -277,10 +273,13 @@ impl Shard {
     }
 
     pub(super) fn route_of(&self, endpoint: &Endpoint) -> Option<Route> {
-        let path = endpoint.session.path()?;
-        // A session sends on its own shard only; its client's other choice makes it move.
-        (path.shard == self.parts.id)
-            .then(|| self.parts.relay.route(path.allocation, &self.parts.media))?
+        self.route_over(endpoint.session.path()?)
+    }
+
+    /// A session sends on its own shard only; its client's other choice makes it move.
+    pub(super) fn route_over(&self, path: Path) -> Option<Route> {
+        let media = self.parts.media.get(usize::from(path.media))?;
+        (path.shard == self.parts.id).then(|| self.parts.relay.route(path.allocation, media))?
     }
 
     pub(super) fn out(&mut self) -> Out<'_> {
@@ -288,7 +287,7 @@ impl Shard {
             egress: &mut self.egress,
             streams: &mut self.connections,
             counters: &mut self.counters,
-            socket: &self.parts.socket,
+            sockets: &self.parts.sockets,
             transaction: &mut self.transaction,
         }
     }
@@ -317,7 +316,7 @@ pub(super) struct Out<'a> {
     egress: &'a mut Egress,
     streams: &'a mut Streams,
     counters: &'a mut Counters,
-    socket: &'a UdpSocket,
+    sockets: &'a Sockets,
     transaction: &'a mut [u8; 12],
 }
 
@@ -330,7 +329,7 @@ impl Out<'_> {
         write: impl FnOnce(&mut [u8], &mut Counters) -> Option<usize>,
     ) -> bool {
         if self.egress.slot(SLOT).is_none() {
-            self.egress.flush(self.socket.as_fd(), self.streams, self.counters);
+            self.egress.flush(self.sockets, self.streams, self.counters);
         }
         let Some(slot) = self.egress.slot(SLOT) else { return false };
         let Some(body) = slot.get_mut(HEADROOM..HEADROOM + PACKET + srtp::MAX_TRAILER) else {

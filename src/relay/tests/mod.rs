@@ -72,7 +72,7 @@ struct Rig {
 }
 
 fn tuple(client: &str) -> FiveTuple {
-    FiveTuple { client: ClientAddr::new(addr(client)), transport: Transport::Udp }
+    FiveTuple::new(ClientAddr::new(addr(client)), Transport::Udp)
 }
 
 fn mint(subject: &str, ttl: u64, session_limit: u64) -> Minted {
