@@ -8,7 +8,7 @@ pub mod tool;
 use std::collections::BTreeMap;
 use std::fs;
 use std::io::{Read as _, Write as _};
-use std::net::{Ipv4Addr, SocketAddr, TcpStream};
+use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr, TcpStream};
 use std::os::fd::AsFd as _;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
@@ -23,6 +23,8 @@ use serde_json::Value;
 
 /// The gateway's public address.
 pub const GATEWAY: Ipv4Addr = Ipv4Addr::new(10, 78, 0, 1);
+/// The gateway's address on a network without IPv4.
+pub const GATEWAY6: Ipv6Addr = Ipv6Addr::new(0x2001, 0xdb8, 0x78, 0, 0, 0, 0, 1);
 /// A name of the gateway; the hosts file of the browsers' mount namespace knows it.
 pub const HOST: &str = "gateway.veilgate.test";
 /// Another address of the gateway's machine: nobody may reach it through the relay.
@@ -84,35 +86,55 @@ fn ip(args: &[&str]) {
 pub struct Network {
     gateway: String,
     clients: String,
+    /// The gateway's first address.
+    pub host: String,
 }
 
 impl Network {
     fn new() -> Self {
+        let net = |ip: Ipv4Addr| format!("{ip}/24");
+        let network = Self::with(&[&net(GATEWAY), &net(OTHER)], &[&net(CLIENT)]);
+        // Firefox asks the routing table which address is its default one.
+        let via = GATEWAY.to_string();
+        ip(&["-n", &network.clients, "route", "add", "default", "via", &via]);
+        network
+    }
+
+    /// With addresses of one's own choice, `ip/prefix` of either family: the gateway's, the clients'.
+    pub fn with(gateway: &[&str], clients: &[&str]) -> Self {
         need_root();
         need("ip", "iproute2");
         let n = COUNT.fetch_add(1, Ordering::Relaxed);
         let name = |side: char| format!("vg-{}-{n}{side}", std::process::id());
-        let network = Self { gateway: name('g'), clients: name('c') };
+        let host = gateway[0].split('/').next().expect("an address").to_owned();
+        let network = Self { gateway: name('g'), clients: name('c'), host };
         let (g, c) = (network.gateway.as_str(), network.clients.as_str());
         for namespace in [g, c] {
             ip(&["netns", "add", namespace]);
             ip(&["-n", namespace, "link", "set", "lo", "up"]);
         }
         ip(&["-n", g, "link", "add", "v0", "type", "veth", "peer", "name", "v1", "netns", c]);
-        let address = |ip: Ipv4Addr| format!("{ip}/24");
-        for (namespace, link, addresses) in
-            [(g, "v0", [GATEWAY, OTHER].as_slice()), (c, "v1", [CLIENT].as_slice())]
-        {
+        for (namespace, link, addresses) in [(g, "v0", gateway), (c, "v1", clients)] {
             // No link-local address: its duplicate detection would delay the first packets.
             ip(&["-n", namespace, "link", "set", link, "addrgenmode", "none"]);
-            for &a in addresses {
-                ip(&["-n", namespace, "address", "add", &address(a), "dev", link]);
+            for &address in addresses {
+                let mut add = vec!["-n", namespace, "address", "add", address, "dev", link];
+                add.extend(address.contains(':').then_some("nodad"));
+                ip(&add);
             }
             ip(&["-n", namespace, "link", "set", link, "up"]);
         }
-        // Firefox asks the routing table which address is its default one.
-        ip(&["-n", c, "route", "add", "default", "via", &GATEWAY.to_string()]);
         network
+    }
+
+    /// Runs `ip` on the gateway's side.
+    pub fn ip_gateway(&self, args: &[&str]) {
+        ip(&[&["-n", &self.gateway], args].concat());
+    }
+
+    /// Runs `ip` on the clients' side.
+    pub fn ip_clients(&self, args: &[&str]) {
+        ip(&[&["-n", &self.clients], args].concat());
     }
 
     /// Runs `work` on a thread inside the clients' namespace.
@@ -211,28 +233,56 @@ impl Gateway {
     pub fn start_with(shards: usize, arguments: &[&str]) -> Self {
         let network = Network::new();
         let folder = tempfile::tempdir().expect("a folder");
+        let mut all = serve_arguments(folder.path(), shards);
+        all.extend(arguments.iter().map(|&argument| argument.to_owned()));
+        let gateway = Self::launch(network, folder, &all);
+        gateway.0.wait_until_ready(&gateway.1, true);
+        gateway.0
+    }
+
+    /// On a network without IPv4, reached by [`HOST`].
+    pub fn start_on_ipv6(shards: usize) -> Self {
+        let network = Network::with(&[&format!("{GATEWAY6}/64")], &["2001:db8:78::3/64"]);
+        network.ip_clients(&["route", "add", "default", "via", &GATEWAY6.to_string()]);
+        let folder = tempfile::tempdir().expect("a folder");
+        let mut arguments = serve_arguments(folder.path(), shards);
+        for (name, value) in [
+            ("--udp", format!("[{GATEWAY6}]:{UDP_PORT}")),
+            ("--https", format!("[{GATEWAY6}]:{HTTPS_PORT}")),
+        ] {
+            let at = arguments.iter().position(|argument| argument == name).expect("given");
+            arguments[at + 1] = value;
+        }
+        let at = arguments.iter().position(|argument| argument == "--public-ip").expect("given");
+        arguments.drain(at..at + 2);
+        arguments.extend(["--public-ip6".to_owned(), GATEWAY6.to_string()]);
+        arguments.extend(["--public-host", HOST].map(str::to_owned));
+        let (gateway, died) = Self::launch(network, folder, &arguments);
+        gateway.wait_until_ready(&died, true);
+        gateway
+    }
+
+    /// Starts a process; whether it lives.
+    fn launch(
+        network: Network,
+        folder: tempfile::TempDir,
+        arguments: &[String],
+    ) -> (Self, Receiver<()>) {
         let mut command = veilgate();
-        command
-            .args(serve_arguments(folder.path(), shards))
-            .args(arguments)
-            .stdin(Stdio::null())
-            .stdout(Stdio::piped())
-            .stderr(Stdio::piped());
+        command.args(arguments).stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
         let mut process = network.as_gateway(|| command.spawn()).expect("the gateway starts");
         let log = Arc::new(Mutex::new(String::new()));
         let (alive, died) = channel::<()>();
         collect(process.stdout.take().expect("piped"), &log, None);
         // The pipe closes, and the channel with it, when the process ends.
         collect(process.stderr.take().expect("piped"), &log, Some(alive));
-        let gateway = Self { process, log, folder, network };
-        gateway.wait_until_ready(&died);
-        gateway
+        (Self { process, log, folder, network }, died)
     }
 
-    fn wait_until_ready(&self, died: &Receiver<()>) {
+    fn wait_until_ready(&self, died: &Receiver<()>, leaves_note: bool) {
         for _ in 0..START_TRIES {
             if self.loopback_get("/readyz").is_some_and(|(status, _)| status == 200)
-                && self.state_dir().join("gateway.json").exists()
+                && (!leaves_note || self.state_dir().join("gateway.json").exists())
             {
                 return;
             }

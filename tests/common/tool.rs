@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use serde_json::{Value, json};
 
-use super::{GATEWAY, Gateway, HOST, need};
+use super::{Gateway, HOST, need};
 
 /// Starting four browsers on two busy cores takes this long at worst.
 const FLOWING: Duration = Duration::from_secs(120);
@@ -55,7 +55,9 @@ impl Tool {
         need("certutil", "libnss3-tools");
         // A hosts file of their own, in a mount namespace of their own.
         let hosts = gateway.folder().join("hosts");
-        std::fs::write(&hosts, format!("127.0.0.1 localhost\n{GATEWAY} {HOST}\n")).expect("a file");
+        // Chromium asks for names of TURN over UDP with a full stop at their end.
+        let lines = format!("127.0.0.1 localhost\n{} {HOST} {HOST}.\n", gateway.network.host);
+        std::fs::write(&hosts, lines).expect("a file");
         let mut command = Command::new("unshare");
         command.args(["--mount", "sh", "-c", "mount --bind \"$0\" /etc/hosts && exec node \"$1\""]);
         command.arg(hosts).arg(tools.join(script));
