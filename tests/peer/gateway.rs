@@ -1,7 +1,7 @@
 //! The data plane and its control in this process, on loopback, without HTTP.
 #![allow(dead_code, unreachable_pub, reason = "each test uses its part")]
 
-use std::net::{IpAddr, Ipv4Addr, SocketAddr, UdpSocket};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -29,20 +29,25 @@ pub struct Gateway {
 
 impl Gateway {
     pub fn start(shards: usize) -> Self {
-        let free = UdpSocket::bind("127.0.0.1:0").expect("loopback");
-        let udp = free.local_addr().expect("bound");
-        drop(free);
+        Self::start_at(shards, vec![free_port("127.0.0.1:0")], None)
+    }
+
+    /// With UDP ports of one's choice, and IPv6 relayed addresses where there is an IP for them.
+    pub fn start_at(shards: usize, ports: Vec<SocketAddr>, ip6: Option<Ipv6Addr>) -> Self {
+        let udp = ports[0];
+        let mut media = vec![MEDIA];
+        media.extend(ip6.map(|ip6| SocketAddr::from((ip6, MEDIA.port()))));
         let key = Key { id: "k1".to_owned(), secret: vec![42; 32] };
         let keys = Arc::new(Keys::new(vec![key]).expect("a strong key"));
         let config = Config {
-            udp: vec![udp],
+            udp: ports.clone(),
             shards,
             relay: relay::Config {
                 realm: "veilgate".to_owned(),
-                media: vec![MEDIA],
-                relayed_ip: udp.ip(),
-                relayed_ip6: None,
-                excluded_ports: vec![udp.port()],
+                media: media.clone(),
+                relayed_ip: MEDIA.ip(),
+                relayed_ip6: ip6,
+                excluded_ports: ports.iter().map(SocketAddr::port).collect(),
                 limits: relay::Limits::default(),
                 shards: 1,
                 shared: relay::Shared::default(),
@@ -57,7 +62,7 @@ impl Gateway {
         );
         let control = Control::new(
             control::Config {
-                media: vec![MEDIA],
+                media,
                 urls: vec![format!("turn:{udp}?transport=udp")],
                 credential_ttl: Duration::from_secs(600),
                 session_limit: Duration::from_secs(3_600),
@@ -161,6 +166,11 @@ impl Drop for Gateway {
             engine.stop();
         }
     }
+}
+
+/// A UDP address that was free just now.
+pub fn free_port(at: &str) -> SocketAddr {
+    UdpSocket::bind(at).expect("loopback").local_addr().expect("bound")
 }
 
 /// Polls until there is something: shards publish and report in their own time.

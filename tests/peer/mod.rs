@@ -4,6 +4,7 @@
 
 pub mod gateway;
 
+use std::cell::Cell;
 use std::collections::VecDeque;
 use std::io::{self, Read, Write};
 use std::net::{SocketAddr, UdpSocket};
@@ -20,6 +21,7 @@ use veilgate::session::srtp::{self, Profile, Receiver, Sender};
 use veilgate::wire::channel_data;
 use veilgate::wire::stun::{Builder, Class, IntegrityKey, Message, Method, TransactionId, attr};
 
+/// The first channel bound.
 const CHANNEL: u16 = 0x4000;
 /// Nothing on loopback takes this long; a test that waits longer has failed.
 const PATIENCE: Duration = Duration::from_secs(10);
@@ -152,6 +154,9 @@ pub struct Peer {
     srtp: Option<(Sender, Receiver)>,
     pub profile: Option<Profile>,
     pub relayed: SocketAddr,
+    pub all_relayed: Vec<SocketAddr>,
+    last_from: Cell<Option<SocketAddr>>,
+    channel: u16,
 }
 
 impl Peer {
@@ -169,6 +174,37 @@ impl Peer {
         credential: &str,
     ) -> Result<Self, u16> {
         let socket = UdpSocket::bind((server.ip(), 0)).expect("loopback");
+        Self::allocate_on(socket, server, media, (username, credential), |_| {})
+    }
+
+    /// From the socket of this one, at another port of the server.
+    pub fn beside(&self, server: SocketAddr, minted: &Minted) -> Self {
+        let socket = self.socket.try_clone().expect("a descriptor");
+        let credential = (minted.username.as_str(), minted.credential.as_str());
+        let peer = Self::allocate_on(socket, server, self.media, credential, |_| {});
+        peer.unwrap_or_else(|code| panic!("refused: {code}"))
+    }
+
+    /// With whatever `ask` adds to the Allocate; the relayed address is that of `media`'s family.
+    pub fn allocate_asking(
+        server: SocketAddr,
+        media: SocketAddr,
+        minted: &Minted,
+        ask: impl Fn(&mut Builder<'_>),
+    ) -> Self {
+        let socket = UdpSocket::bind((server.ip(), 0)).expect("loopback");
+        let credential = (minted.username.as_str(), minted.credential.as_str());
+        let peer = Self::allocate_on(socket, server, media, credential, ask);
+        peer.unwrap_or_else(|code| panic!("refused: {code}"))
+    }
+
+    fn allocate_on(
+        socket: UdpSocket,
+        server: SocketAddr,
+        media: SocketAddr,
+        (username, credential): (&str, &str),
+        ask: impl Fn(&mut Builder<'_>),
+    ) -> Result<Self, u16> {
         socket.set_read_timeout(Some(PATIENCE)).expect("socket option");
         let mut peer = Self {
             socket,
@@ -182,8 +218,14 @@ impl Peer {
             srtp: None,
             profile: None,
             relayed: media,
+            all_relayed: Vec::new(),
+            last_from: Cell::new(None),
+            channel: CHANNEL,
         };
-        let udp = |b: &mut Builder<'_>| b.u32(attr::REQUESTED_TRANSPORT, 17 << 24);
+        let udp = |b: &mut Builder<'_>| {
+            b.u32(attr::REQUESTED_TRANSPORT, 17 << 24);
+            ask(b);
+        };
         let challenge = peer.request(Method::ALLOCATE, false, udp);
         let challenge = Message::parse(&challenge).expect("STUN");
         assert_eq!(challenge.error_code(), Some(401));
@@ -195,8 +237,19 @@ impl Peer {
         if answer.class() != Class::Success {
             return Err(answer.error_code().expect("a code"));
         }
-        peer.relayed = answer.xor_address(attr::XOR_RELAYED_ADDRESS).expect("relayed address");
+        peer.all_relayed = (answer.attributes())
+            .filter(|(kind, _)| *kind == attr::XOR_RELAYED_ADDRESS)
+            .filter_map(|(_, value)| answer.decode_xor_address(value))
+            .collect();
+        peer.talk_to(media);
         Ok(peer)
+    }
+
+    /// Uses another media address from now on, from the relayed address of its family.
+    pub fn talk_to(&mut self, media: SocketAddr) {
+        let same = |relayed: &&SocketAddr| relayed.is_ipv4() == media.is_ipv4();
+        self.relayed = *self.all_relayed.iter().find(same).expect("a relayed address");
+        self.media = media;
     }
 
     fn id(&mut self) -> TransactionId {
@@ -235,7 +288,8 @@ impl Peer {
 
     fn read(&self) -> Vec<u8> {
         let mut buf = [0; 2_048];
-        let (len, _) = self.socket.recv_from(&mut buf).expect("an answer in time");
+        let (len, from) = self.socket.recv_from(&mut buf).expect("an answer in time");
+        self.last_from.set(Some(from));
         buf[..len].to_vec()
     }
 
@@ -243,7 +297,7 @@ impl Peer {
     pub fn send_relayed(&self, payload: &[u8]) {
         let mut datagram = vec![0; 4];
         let header = datagram.first_chunk_mut().expect("four bytes");
-        channel_data::write_header(header, CHANNEL, payload.len() as u16);
+        channel_data::write_header(header, self.channel, payload.len() as u16);
         datagram.extend_from_slice(payload);
         self.socket.send_to(&datagram, self.server).expect("sends");
     }
@@ -254,7 +308,7 @@ impl Peer {
         loop {
             let (len, _) = self.socket.recv_from(&mut buf).ok()?;
             if let Ok(data) = channel_data::parse(&buf[..len]) {
-                assert_eq!(data.channel, CHANNEL);
+                assert_eq!(data.channel, self.channel);
                 return Some(buf[data.data].to_vec());
             }
         }
@@ -270,10 +324,27 @@ impl Peer {
         self.bind_channel_to(self.media);
     }
 
+    /// The server as the last datagram from it told.
+    pub fn last_from(&self) -> Option<SocketAddr> {
+        self.last_from.get()
+    }
+
+    /// A further channel to the media address, used from now on.
+    pub fn bind_channel_number(&mut self, number: u16) {
+        self.use_channel(number);
+        self.bind_channel();
+    }
+
+    /// Uses a channel that was bound before.
+    pub fn use_channel(&mut self, number: u16) {
+        self.channel = number;
+    }
+
     /// The channel, to any peer.
     pub fn bind_channel_to(&mut self, peer: SocketAddr) {
+        let number = u32::from(self.channel);
         let answer = self.request(Method::CHANNEL_BIND, true, |b| {
-            b.u32(attr::CHANNEL_NUMBER, u32::from(CHANNEL) << 16);
+            b.u32(attr::CHANNEL_NUMBER, number << 16);
             b.xor_address(attr::XOR_PEER_ADDRESS, peer);
         });
         assert_eq!(Message::parse(&answer).expect("STUN").class(), Class::Success);
