@@ -114,7 +114,9 @@ class Publisher:
 
     def on_offer(self, promise, peer):
         promise.wait()
-        offer = promise.get_reply().get_value("offer")
+        # The offer lives in the reply: it must not go before.
+        reply = promise.get_reply()
+        offer = reply.get_value("offer")
         peer.emit("set-local-description", offer, Gst.Promise.new())
         self.offer = offer.sdp.as_text()
         GLib.idle_add(self.post)
