@@ -38,8 +38,8 @@ pub const TRAFFIC: [Traffic; 6] = [
     Traffic { size: 1_200, train: 1, rate: 30_000 },
     Traffic { size: 1_200, train: 8, rate: 30_000 },
     // More than either can do on this machine: what arrives is the most there is.
-    Traffic { size: 160, train: 8, rate: 250_000 },
-    Traffic { size: 1_200, train: 8, rate: 250_000 },
+    Traffic { size: 160, train: 8, rate: 500_000 },
+    Traffic { size: 1_200, train: 8, rate: 500_000 },
 ];
 
 /// Binds a channel from each client to its partner.
