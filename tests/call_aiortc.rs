@@ -5,7 +5,7 @@ mod common;
 use common::expect::{all, decoded, relayed, relayed_only, watched};
 use common::tool::Tool;
 use common::{Gateway, alone};
-use serde_json::{Value, json};
+use serde_json::json;
 
 const SECONDS: u64 = 6;
 

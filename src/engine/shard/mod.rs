@@ -27,9 +27,11 @@ use tokio::sync::mpsc::UnboundedSender;
 use super::clock::Clock;
 use super::egress::Egress;
 use super::endpoint::{Endpoint, Role};
+use super::hairpin::Outbox;
 use super::mailbox::{Event, Mailbox};
-use super::media::{BatchPool, MediaBatch};
+use super::media::{MEDIA_RING, MediaBatch};
 use super::parked::ParkedTable;
+use super::slabs::Slabs;
 use super::streams::Streams;
 use super::sys::udp::{RECV_BATCH, RecvBatch};
 use crate::forward::{Cache, Wants};
@@ -117,7 +119,8 @@ pub(super) struct Shard {
     lanes: Vec<Lane>,
     streams: HashMap<StreamId, LocalStream>,
     building: Vec<Arc<MediaBatch>>,
-    pool: BatchPool,
+    pool: Slabs<MediaBatch>,
+    outbox: Outbox,
     touched: Vec<usize>,
     order: Vec<usize>,
     deadlines: BinaryHeap<Reverse<(Mono, usize)>>,
@@ -134,6 +137,7 @@ impl Shard {
         let mut transaction = [0; 12];
         parts.rng.fill_bytes(&mut transaction);
         let now = parts.clock.now();
+        let outbox = Outbox::new(parts.mailboxes.len());
         let connections = Streams::new(parts.poll.registry().try_clone()?, CONNECTIONS.0);
         Ok(Self {
             parts,
@@ -150,7 +154,8 @@ impl Shard {
             lanes: Vec::new(),
             streams: HashMap::new(),
             building: Vec::new(),
-            pool: BatchPool::default(),
+            pool: Slabs::new(MEDIA_RING),
+            outbox,
             touched: Vec::new(),
             order: Vec::new(),
             deadlines: BinaryHeap::new(),
@@ -253,8 +258,11 @@ impl Shard {
         true
     }
 
-    /// After a batch of input: media to its players, then what sessions have to say.
+    /// After a batch of input: sealed calls to the other shards, media to its players, then what
+    /// sessions have to say.
     fn finish_batch(&mut self) {
+        let lost = self.outbox.flush(&self.parts.mailboxes);
+        self.counters.add(Id::RelayDropRing, lost);
         self.deliver_built();
         self.settle_touched();
         self.flush();
@@ -279,7 +287,15 @@ impl Shard {
             worked = true;
             slabs += 1;
         }
-        if slabs == SLABS_PER_TURN {
+        let mut passed = 0;
+        while passed < SLABS_PER_TURN
+            && let Some(slab) = own.next_hairpins()
+        {
+            self.deliver_hairpins(&slab);
+            worked = true;
+            passed += 1;
+        }
+        if slabs.max(passed) == SLABS_PER_TURN {
             own.wake();
         }
         for _ in 0..MESSAGES_PER_TURN {
