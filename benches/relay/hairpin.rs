@@ -65,27 +65,34 @@ pub fn run(server: &Server, fan: &mut Fan, traffic: Traffic) -> anyhow::Result<S
     let len = datagram.len();
     measured(server, || {
         let began = Instant::now();
-        let (mut sent, mut delivered, mut client) = (0, 0, 0);
+        let (mut due, mut sent, mut delivered, mut client) = (0, 0, 0, 0);
+        let mut tick = TICK;
         loop {
-            let elapsed = began.elapsed().as_secs_f64();
-            if elapsed >= SECONDS {
+            let elapsed = began.elapsed();
+            if elapsed.as_secs_f64() >= SECONDS {
                 break;
             }
-            let due = (elapsed * f64::from(traffic.rate)) as u64;
+            let now_due = (elapsed.as_secs_f64() * f64::from(traffic.rate)) as usize;
             // Whoever falls behind by more than some ticks cannot catch up: skip.
-            sent = due.saturating_sub(u64::from(traffic.rate) / 500).max(sent);
-            while sent + traffic.train as u64 <= due {
+            due = due.max(now_due.saturating_sub(traffic.rate as usize / 500));
+            while due + traffic.train <= now_due {
                 for _ in 0..traffic.train {
                     fan.queue(client, &datagram);
                 }
                 client = (client + 1) % CLIENTS;
-                sent += traffic.train as u64;
+                due += traffic.train;
+                sent += traffic.train;
             }
             fan.flush()?;
             fan.receive(Duration::ZERO, |_, bytes| delivered += usize::from(bytes.len() >= len))?;
-            std::thread::sleep(TICK.saturating_sub(Duration::from_micros(60)));
+            if let Some(early) = tick.checked_sub(began.elapsed()) {
+                std::thread::sleep(early);
+                tick += TICK;
+            } else {
+                tick = began.elapsed() + TICK;
+            }
         }
         while fan.receive(DRAIN, |_, bytes| delivered += usize::from(bytes.len() >= len))? > 0 {}
-        Ok(delivered)
+        Ok((delivered, sent))
     })
 }

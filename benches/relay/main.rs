@@ -213,7 +213,7 @@ impl Bench {
                 let mut clients = clients(server, *names, ALLOCATIONS)?;
                 let sample = measured(server, || {
                     repeated += ask(&mut fan, &mut clients, 0..ALLOCATIONS, &allocate())?;
-                    Ok(ALLOCATIONS)
+                    Ok((ALLOCATIONS, ALLOCATIONS))
                 })?;
                 ask(&mut fan, &mut clients, 0..ALLOCATIONS, &release())?;
                 if round > 0 {
@@ -337,8 +337,8 @@ impl Bench {
             }
         }
         self.say(&format!("Hairpin: {CLIENTS} clients in pairs, through channels"));
-        self.say("| bytes | in a row | offered/s | server | CPU us a delivered packet | delivered/s | server's core | load's core |");
-        self.say("|--:|--:|--:|---|--:|--:|--:|--:|");
+        self.say("| bytes | in a row | offered/s | server | CPU us a delivered packet | delivered/s | lost | server's core | load's core |");
+        self.say("|--:|--:|--:|---|--:|--:|--:|--:|--:|");
         let mut rows = Vec::new();
         for (cell, Traffic { size, train, rate }) in TRAFFIC.iter().enumerate() {
             for (lane, (kind, _)) in lanes.iter().enumerate() {
@@ -346,16 +346,17 @@ impl Bench {
                     median(samples[lane][cell].iter().map(field).collect())
                 };
                 let (cpu, delivered) = (of(|s| s.cpu_us), of(|s| s.rate));
-                let (busy, load) = (of(|s| s.busy), of(|s| s.load));
+                let (busy, load, lost) = (of(|s| s.busy), of(|s| s.load), of(|s| s.lost));
                 self.say(&format!(
-                    "| {size} | {train} | {rate} | {} | {cpu:.1} | {delivered:.0} | {:.0} % | {:.0} % |",
+                    "| {size} | {train} | {rate} | {} | {cpu:.1} | {delivered:.0} | {:.0} % | {:.0} % | {:.0} % |",
                     kind.name(),
+                    100.0 * lost,
                     100.0 * busy,
                     100.0 * load
                 ));
                 rows.push(json!({ "bytes": size, "train": train, "offered_per_second": rate,
                     "server": kind.name(), "cpu_us": cpu, "delivered_per_second": delivered,
-                    "server_core": busy, "load_core": load }));
+                    "lost": lost, "server_core": busy, "load_core": load }));
             }
         }
         Ok(rows.into())

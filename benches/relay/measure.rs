@@ -12,6 +12,8 @@ pub struct Sample {
     pub cpu_us: f64,
     /// Of those in a second.
     pub rate: f64,
+    /// Share of what was sent that did not arrive.
+    pub lost: f64,
     /// Share of a core the load used.
     pub load: f64,
     /// Share of a core the server used.
@@ -23,13 +25,13 @@ fn own_cpu() -> anyhow::Result<u64> {
     Ok(text.split(' ').next().unwrap_or_default().parse()?)
 }
 
-/// Does `work`, which says how much it was.
+/// Does `work`, which says how much came of it, and of how much.
 pub fn measured(
     server: &Server,
-    work: impl FnOnce() -> anyhow::Result<usize>,
+    work: impl FnOnce() -> anyhow::Result<(usize, usize)>,
 ) -> anyhow::Result<Sample> {
     let (cpu, own, began) = (server.used()?.cpu, own_cpu()?, Instant::now());
-    let count = work()?;
+    let (count, sent) = work()?;
     let elapsed = began.elapsed();
     let spent = server.used()?.cpu.saturating_sub(cpu) as f64;
     let own = own_cpu()?.saturating_sub(own) as f64;
@@ -37,6 +39,7 @@ pub fn measured(
     Ok(Sample {
         cpu_us: spent / 1e3 / (count.max(1) as f64),
         rate: count as f64 / elapsed.as_secs_f64(),
+        lost: 1.0 - count as f64 / sent.max(1) as f64,
         load: own / nanos,
         busy: spent / nanos,
     })
