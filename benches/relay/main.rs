@@ -257,9 +257,9 @@ impl Bench {
             let mut fan = Fan::new(kind.address())?;
             let mut clients = clients(&server, names, WARM + count)?;
             ask(&mut fan, &mut clients, 0..WARM, &allocate())?;
-            let before = server.used()?.rss;
+            let before = server.settled()?;
             ask(&mut fan, &mut clients, WARM..WARM + count, &allocate())?;
-            let idle = server.used()?.rss;
+            let idle = server.settled()?;
             // The forwarder here, anybody there.
             let peer = "127.0.0.1:20000".parse()?;
             let attributes = |builder: &mut Builder<'_>, _| {
@@ -268,7 +268,7 @@ impl Bench {
             };
             let bind = Ask { method: Method::CHANNEL_BIND, attributes: &attributes };
             ask(&mut fan, &mut clients, WARM..WARM + count, &bind)?;
-            let bound = server.used()?.rss;
+            let bound = server.settled()?;
             let each = |rss: u64| rss.saturating_sub(before) as f64 / count as f64;
             self.say(&format!(
                 "| {} | {} | {count} | {:.0} | {:.0} |",
@@ -292,12 +292,12 @@ impl Bench {
         for (kind, sockets, addresses) in STRANGERS {
             let server = self.start(kind)?;
             challenge(&mut Fan::new(kind.address())?, WARM)?;
-            let before = server.used()?.rss;
+            let before = server.settled()?;
             let mut answered = 0;
             for _ in 0..sockets {
                 answered += challenge(&mut Fan::new(kind.address())?, addresses)?;
             }
-            let growth = server.used()?.rss.saturating_sub(before) as f64;
+            let growth = server.settled()?.saturating_sub(before) as f64;
             let sources = sockets * addresses;
             self.say(&format!(
                 "| {} | {sources} | {answered} | {:.0} | {:.1} |",

@@ -120,6 +120,20 @@ impl Server {
         Ok((minted.username, minted.credential))
     }
 
+    /// Resident memory once it stands still: allocators give back late.
+    pub fn settled(&self) -> anyhow::Result<u64> {
+        let mut rss = self.used()?.rss;
+        for _ in 0..20 {
+            std::thread::sleep(Duration::from_millis(150));
+            let now = self.used()?.rss;
+            if now == rss {
+                break;
+            }
+            rss = now;
+        }
+        Ok(rss)
+    }
+
     pub fn used(&self) -> anyhow::Result<Used> {
         let process = format!("/proc/{}", self.process.id());
         let mut cpu = 0;
