@@ -1,4 +1,4 @@
-//! Forwarding a packet allocates nothing.
+//! Forwarding a packet allocates nothing, nor does passing one on in a sealed call.
 #![allow(unsafe_code, reason = "a counting allocator must implement the unsafe trait GlobalAlloc")]
 
 mod peer;
@@ -6,6 +6,7 @@ mod peer;
 use std::alloc::{GlobalAlloc, Layout, System};
 use std::cell::Cell;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use peer::gateway::{Gateway, eventually};
@@ -41,9 +42,50 @@ unsafe impl GlobalAlloc for Counting {
 #[global_allocator]
 static ALLOCATOR: Counting = Counting;
 
+/// The count is the whole process's: one test at a time.
+static ALONE: Mutex<()> = Mutex::new(());
+
+fn alone() -> MutexGuard<'static, ()> {
+    IGNORED.with(|i| i.set(true));
+    ALONE.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+fn counted(work: impl FnOnce()) -> u64 {
+    ALLOCATIONS.store(0, Ordering::Relaxed);
+    COUNTING.store(true, Ordering::Relaxed);
+    work();
+    COUNTING.store(false, Ordering::Relaxed);
+    ALLOCATIONS.load(Ordering::Relaxed)
+}
+
+#[test]
+fn ten_thousand_packets_of_a_sealed_call_allocate_nothing_on_one_shard_and_across_two() {
+    let _alone = alone();
+    for across in [false, true] {
+        let mut gateway = Gateway::start(2);
+        let (mut alice, mut bob) = gateway.sealed_pair(across);
+        alice.bind_channel_to(bob.relayed);
+        bob.bind_channel_to(alice.relayed);
+        // Trains, so that a slab holds more than one packet.
+        let pass = |trains: usize| {
+            for _ in 0..trains {
+                for n in 0..8 {
+                    alice.send_relayed(&[n; 1_000]);
+                }
+                for n in 0..8 {
+                    assert_eq!(bob.recv_relayed().as_deref(), Some(&[n; 1_000][..]));
+                }
+            }
+        };
+        pass(250);
+        let allocations = counted(|| pass(1_250));
+        assert!(allocations < 100, "{allocations} allocations, across shards: {across}");
+    }
+}
+
 #[test]
 fn ten_thousand_forwarded_packets_allocate_nothing() {
-    IGNORED.with(|i| i.set(true));
+    let _alone = alone();
     let mut gateway = Gateway::start(1);
     let (mut publisher, _) = gateway.publisher("lobby/cam1");
     let (mut player, _, _) = gateway.player("lobby/cam1", "viewer");
@@ -63,14 +105,11 @@ fn ten_thousand_forwarded_packets_allocate_nothing() {
         let n = gateway.count(Id::ForwardPackets);
         (n >= 2_000).then_some(n)
     });
-    COUNTING.store(true, Ordering::Relaxed);
-    forward(10_000);
-    COUNTING.store(false, Ordering::Relaxed);
+    let allocations = counted(|| forward(10_000));
     let forwarded = eventually(|| {
         let n = gateway.count(Id::ForwardPackets) - before;
         (n >= 10_000).then_some(n)
     });
-    let allocations = ALLOCATIONS.load(Ordering::Relaxed);
     // Reports and timers once a second are not per packet; the control thread's tick neither.
     assert!(
         allocations < 100,

@@ -6,11 +6,12 @@ use crossbeam_queue::ArrayQueue;
 use mio::Waker;
 
 use super::endpoint::Endpoint;
+use super::hairpin::{HAIRPIN_RING, HairpinBatch};
 use super::media::{MEDIA_RING, MediaBatch, StreamShared};
 use super::streams::Incoming;
 use crate::auth::revocation::Revocation;
 use crate::ids::{AllocationHandle, Path, SessionId};
-use crate::relay::{Alternate, Hairpin};
+use crate::relay::Alternate;
 use crate::session::Reason;
 
 /// Messages other than media waiting for one shard.
@@ -55,13 +56,6 @@ pub enum Message {
     },
     /// A TURN connection over TCP or TLS, after its handshake.
     Connection(Box<Incoming>),
-    /// A packet of a sealed call whose receiver's allocation is there.
-    Hairpin {
-        /// From whom to whom.
-        hairpin: Hairpin,
-        /// The packet.
-        payload: Box<[u8]>,
-    },
     /// Credentials that are no longer good.
     Revoke(Arc<[Revocation]>),
     /// Send newcomers elsewhere, or serve again.
@@ -77,6 +71,7 @@ pub struct Mailbox {
     orders: ArrayQueue<Message>,
     messages: ArrayQueue<Message>,
     media: ArrayQueue<Arc<MediaBatch>>,
+    hairpins: ArrayQueue<Arc<HairpinBatch>>,
     waker: Waker,
 }
 
@@ -88,6 +83,7 @@ impl Mailbox {
             orders: ArrayQueue::new(MESSAGES),
             messages: ArrayQueue::new(MESSAGES),
             media: ArrayQueue::new(MEDIA_RING),
+            hairpins: ArrayQueue::new(HAIRPIN_RING),
             waker,
         }
     }
@@ -117,6 +113,11 @@ impl Mailbox {
         self.media.push(batch).is_ok()
     }
 
+    /// Queues packets of sealed calls without waking. False when the ring is full.
+    pub fn push_hairpins(&self, batch: Arc<HairpinBatch>) -> bool {
+        self.hairpins.push(batch).is_ok()
+    }
+
     /// Wakes the shard.
     pub fn wake(&self) {
         // It fails only when the shard's poller is gone, and then nobody is there to wake.
@@ -126,6 +127,11 @@ impl Mailbox {
     /// The next message.
     pub fn next_message(&self) -> Option<Message> {
         self.orders.pop().or_else(|| self.messages.pop())
+    }
+
+    /// The next slab of sealed calls.
+    pub fn next_hairpins(&self) -> Option<Arc<HairpinBatch>> {
+        self.hairpins.pop()
     }
 
     /// The next slab.

@@ -112,32 +112,3 @@ impl MediaBatch {
         true
     }
 }
-
-/// Slabs to be used again, so that a warm shard allocates nothing.
-#[derive(Debug, Default)]
-pub struct BatchPool {
-    slabs: Vec<Arc<MediaBatch>>,
-}
-
-impl BatchPool {
-    /// An empty slab for `stream`.
-    pub fn take(&mut self, stream: StreamId) -> Arc<MediaBatch> {
-        // A slab another shard still reads is passed over; the oldest are in front.
-        let free = self.slabs.iter().position(|slab| Arc::strong_count(slab) == 1);
-        let mut slab = free.map_or_else(Arc::default, |i| self.slabs.swap_remove(i));
-        if let Some(batch) = Arc::get_mut(&mut slab) {
-            batch.reset(stream);
-            return slab;
-        }
-        let mut batch = MediaBatch::default();
-        batch.reset(stream);
-        Arc::new(batch)
-    }
-
-    /// Gives a slab back; others may still read it.
-    pub fn put(&mut self, slab: Arc<MediaBatch>) {
-        if self.slabs.len() < MEDIA_RING {
-            self.slabs.push(slab);
-        }
-    }
-}

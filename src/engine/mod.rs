@@ -6,10 +6,12 @@
 pub mod clock;
 pub mod egress;
 pub mod endpoint;
+pub mod hairpin;
 pub mod mailbox;
 pub mod media;
 pub mod parked;
 mod shard;
+pub mod slabs;
 mod socket;
 mod streams;
 pub mod sys;

@@ -98,6 +98,7 @@ counters! {
     RelayDropBitRate Counter "veilgate_relay_dropped_total" { reason = "bit_rate" } "Datagrams dropped without an answer";
     RelayDropTotalRate Counter "veilgate_relay_dropped_total" { reason = "total_rate" } "Datagrams dropped without an answer";
     RelayDropNoPeer Counter "veilgate_relay_dropped_total" { reason = "no_peer" } "Datagrams dropped without an answer";
+    RelayDropRing Counter "veilgate_relay_dropped_total" { reason = "ring_full" } "Datagrams dropped without an answer";
 
     SessionsPublishing Gauge "veilgate_session_sessions" { role = "publisher" } "Connected sessions";
     SessionsPlaying Gauge "veilgate_session_sessions" { role = "player" } "Connected sessions";

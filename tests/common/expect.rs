@@ -82,3 +82,26 @@ pub fn modern_crypto(who: &Value) {
 pub fn all<'r>(result: &'r Value, role: &str) -> &'r [Value] {
     result[role].as_array().unwrap_or_else(|| panic!("no {role} in {result:#}"))
 }
+
+/// What aiortc as a player decoded: pictures that move, and sound.
+pub fn decoded(seen: &Value, seconds: f64) {
+    let number = |field: &str| seen[field].as_f64().unwrap_or_else(|| panic!("{field}: {seen:#}"));
+    assert!(number("framesWhileWatching") >= 3.0 * seconds, "{seen:#}");
+    assert!(number("audioFrames") >= 25.0 * seconds, "{seen:#}");
+    assert!(number("pictures") >= 3.0, "the picture does not move: {seen:#}");
+    assert!(number("brightness") > 10.0, "the picture is black: {seen:#}");
+}
+
+/// For clients without candidate statistics: their own candidates and our answer tell.
+pub fn relayed(seen: &Value) {
+    let candidates = seen["candidates"].as_array().expect("candidates");
+    assert!(!candidates.is_empty(), "{seen:#}");
+    for line in candidates {
+        assert!(line.as_str().is_some_and(|l| l.contains("typ relay")), "{seen:#}");
+    }
+    let answer = seen["answer"].as_str().expect("answer");
+    let mut ours = answer.lines().filter(|line| line.starts_with("a=candidate")).peekable();
+    assert!(ours.peek().is_some(), "{answer}");
+    let media = format!(" {GATEWAY} {MEDIA_PORT} typ host");
+    assert!(ours.all(|line| line.contains(&media)), "{answer}");
+}

@@ -77,6 +77,38 @@ impl Tool {
         Self::spawn("aiortc_call.py", command, gateway, plan)
     }
 
+    /// GStreamer's webrtcbin, publishing. Debian's Python has its bindings, no other one has.
+    pub fn gstreamer(gateway: &Gateway, plan: &Value) -> Self {
+        const PYTHON: &str = "/usr/bin/python3";
+        let probe = "import gi; gi.require_version('GstWebRTC', '1.0'); gi.require_version('Gst', '1.0')\n\
+                     from gi.repository import Gst, GstWebRTC; Gst.init(None)\n\
+                     for name in ('webrtcbin', 'nicesrc', 'vp8enc', 'opusenc'):\n    \
+                     assert Gst.ElementFactory.find(name), name";
+        let found = Command::new(PYTHON).args(["-c", probe]).output();
+        assert!(
+            found.is_ok_and(|found| found.status.success()),
+            "GStreamer's webrtcbin is missing. Run: scripts/setup test   (or: apt-get install -y \
+             python3-gi gir1.2-gst-plugins-bad-1.0 gstreamer1.0-nice gstreamer1.0-plugins-bad \
+             gstreamer1.0-plugins-good gstreamer1.0-plugins-base)"
+        );
+        let mut command = Command::new(PYTHON);
+        command.arg(tools().join("gstreamer_call.py"));
+        Self::spawn("gstreamer_call.py", command, gateway, plan)
+    }
+
+    /// libwebrtc in Node, publishing.
+    pub fn wrtc(gateway: &Gateway, plan: &Value) -> Self {
+        need("node", "nodejs");
+        let tools = tools();
+        assert!(
+            tools.join("node_modules/@roamhq/wrtc").is_dir(),
+            "@roamhq/wrtc is missing. Run: scripts/setup test   (or: cd tests/tools && npm ci)"
+        );
+        let mut command = Command::new("node");
+        command.arg(tools.join("wrtc_call.mjs"));
+        Self::spawn("wrtc_call.mjs", command, gateway, plan)
+    }
+
     fn spawn(name: &'static str, mut command: Command, gateway: &Gateway, plan: &Value) -> Self {
         let mut plan = plan.clone();
         plan["page"] = json!(gateway.page());

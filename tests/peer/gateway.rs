@@ -105,6 +105,25 @@ impl Gateway {
         self.keys.mint(now, &mint, [self.minted; 12]).expect("mints")
     }
 
+    /// Two clients of a room on one shard of two, or on both: a room's port says on which.
+    pub fn sealed_pair(&mut self, across: bool) -> (Peer, Peer) {
+        let mut first: Option<Peer> = None;
+        for n in 0..40 {
+            let minted = self.mint_for(&format!("guest{n}"), Some("sealed"), Class::Room);
+            let client = Peer::allocate(self.udp, MEDIA, &minted);
+            match first {
+                Some(first)
+                    if (first.relayed.port() % 2 != client.relayed.port() % 2) == across =>
+                {
+                    return (first, client);
+                }
+                Some(_) => {}
+                None => first = Some(client),
+            }
+        }
+        panic!("40 clients, and all but the first on one of two shards");
+    }
+
     pub fn principal(subject: &str) -> Principal {
         Principal { subject: subject.to_owned(), room: None, jti: "j".to_owned() }
     }

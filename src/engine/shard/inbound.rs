@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use super::{Endpoint, Lane, Role, Shard, Target};
 use crate::auth::turn::{Class, echo_address};
+use crate::engine::hairpin::HairpinBatch;
 use crate::engine::mailbox::Message;
 use crate::engine::parked::Verdict;
 use crate::ids::{AllocationHandle, ClientAddr, FiveTuple, Path, SessionId, ShardId, Transport};
@@ -56,12 +57,12 @@ impl Shard {
         if shard == self.parts.id {
             self.deliver_hairpin(&hairpin, payload);
         } else {
-            self.post(shard, Message::Hairpin { hairpin, payload: payload.into() });
+            self.outbox.add(shard, hairpin, payload, &self.parts.mailboxes);
         }
     }
 
     /// Sends a payload of a sealed call to its receiver, whatever it is: only the two ends can tell.
-    pub(super) fn deliver_hairpin(&mut self, hairpin: &Hairpin, payload: &[u8]) {
+    fn deliver_hairpin(&mut self, hairpin: &Hairpin, payload: &[u8]) {
         let Some(route) = self.parts.relay.deliver(hairpin) else {
             self.counters.inc(Id::RelayDropNoPeer);
             return;
@@ -73,6 +74,13 @@ impl Shard {
         if !sent {
             // Longer than any path of the Internet carries whole.
             self.counters.inc(Id::RelayDropMalformed);
+        }
+    }
+
+    /// What another shard has handed over.
+    pub(super) fn deliver_hairpins(&mut self, batch: &HairpinBatch) {
+        for (hairpin, payload) in batch.packets() {
+            self.deliver_hairpin(hairpin, payload);
         }
     }
 

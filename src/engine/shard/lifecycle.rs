@@ -28,7 +28,6 @@ impl Shard {
                 self.connections.insert(*incoming, self.now.mono, &mut self.counters);
             }
             Message::Adopt { endpoint, allocation } => self.adopt(endpoint, allocation),
-            Message::Hairpin { hairpin, payload } => self.deliver_hairpin(&hairpin, &payload),
             // Its allocations end with this turn's timers.
             Message::Revoke(revocations) => self.parts.relay.revoke(self.now, &revocations),
             Message::Drain(alternate) => self.parts.relay.set_draining(alternate),

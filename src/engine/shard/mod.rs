@@ -26,9 +26,11 @@ use super::MAX_UDP;
 use super::clock::Clock;
 use super::egress::Egress;
 use super::endpoint::{Endpoint, Role};
+use super::hairpin::Outbox;
 use super::mailbox::{Event, Mailbox};
-use super::media::{BatchPool, MediaBatch};
+use super::media::{MEDIA_RING, MediaBatch};
 use super::parked::ParkedTable;
+use super::slabs::Slabs;
 use super::socket::Sockets;
 use super::streams::Streams;
 use super::sys::udp::{RECV_BATCH, RecvBatch};
@@ -119,7 +121,8 @@ pub(super) struct Shard {
     lanes: Vec<Lane>,
     streams: HashMap<StreamId, LocalStream>,
     building: Vec<Arc<MediaBatch>>,
-    pool: BatchPool,
+    pool: Slabs<MediaBatch>,
+    outbox: Outbox,
     touched: Vec<usize>,
     order: Vec<usize>,
     deadlines: BinaryHeap<Reverse<(Mono, usize)>>,
@@ -136,6 +139,7 @@ impl Shard {
         let mut transaction = [0; 12];
         parts.rng.fill_bytes(&mut transaction);
         let now = parts.clock.now();
+        let outbox = Outbox::new(parts.mailboxes.len());
         let connections = Streams::new(parts.poll.registry().try_clone()?, CONNECTIONS.0);
         Ok(Self {
             parts,
@@ -152,7 +156,8 @@ impl Shard {
             lanes: Vec::new(),
             streams: HashMap::new(),
             building: Vec::new(),
-            pool: BatchPool::default(),
+            pool: Slabs::new(MEDIA_RING),
+            outbox,
             touched: Vec::new(),
             order: Vec::new(),
             deadlines: BinaryHeap::new(),
@@ -263,8 +268,11 @@ impl Shard {
         true
     }
 
-    /// After a batch of input: media to its players, then what sessions have to say.
+    /// After a batch of input: sealed calls to the other shards, media to its players, then what
+    /// sessions have to say.
     fn finish_batch(&mut self) {
+        let lost = self.outbox.flush(&self.parts.mailboxes);
+        self.counters.add(Id::RelayDropRing, lost);
         self.deliver_built();
         self.settle_touched();
         self.flush();
@@ -289,7 +297,15 @@ impl Shard {
             worked = true;
             slabs += 1;
         }
-        if slabs == SLABS_PER_TURN {
+        let mut passed = 0;
+        while passed < SLABS_PER_TURN
+            && let Some(slab) = own.next_hairpins()
+        {
+            self.deliver_hairpins(&slab);
+            worked = true;
+            passed += 1;
+        }
+        if slabs.max(passed) == SLABS_PER_TURN {
             own.wake();
         }
         for _ in 0..MESSAGES_PER_TURN {

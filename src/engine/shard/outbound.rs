@@ -25,7 +25,10 @@ impl Shard {
             {
                 return;
             }
-            let slab = self.pool.take(stream);
+            let mut slab = self.pool.take();
+            if let Some(batch) = Arc::get_mut(&mut slab) {
+                batch.reset(stream);
+            }
             self.building.push(slab);
         }
         self.counters.inc(Id::ForwardDropTooLarge);

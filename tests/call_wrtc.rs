@@ -1,0 +1,32 @@
+//! libwebrtc outside of a browser (@roamhq/wrtc) publishes through the relay.
+
+mod common;
+
+use common::expect::{decoded, relayed};
+use common::tool::Tool;
+use common::{Gateway, alone};
+use serde_json::json;
+
+const SECONDS: u64 = 6;
+
+#[test]
+fn wrtc_publishes_relay_only_and_aiortc_watches() {
+    let _turn = alone();
+    let gateway = Gateway::start(1);
+    let token = gateway.token();
+    let publisher = Tool::wrtc(&gateway, &json!({ "name": "lobby/wrtc", "token": token }));
+    publisher.flowing();
+    let plan = json!({ "role": "play", "name": "lobby/wrtc", "token": token, "seconds": SECONDS });
+    let player = Tool::aiortc(&gateway, &plan);
+    player.flowing();
+    let seen = player.result();
+    relayed(&seen);
+    decoded(&seen, SECONDS as f64);
+    let sent = publisher.finish();
+    assert_eq!(sent["connection"], "connected", "{sent:#}");
+    relayed(&sent);
+    let metrics =
+        gateway.metrics_when("both left", |m| m.sum("veilgate_session_sessions", &[]) == 0.0);
+    let labels = ["version=\"1.2\"", "result=\"ok\""];
+    assert_eq!(metrics.sum("veilgate_session_dtls_handshakes_total", &labels), 2.0);
+}
