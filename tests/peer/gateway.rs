@@ -48,7 +48,11 @@ impl Gateway {
                 relayed_ip: MEDIA.ip(),
                 relayed_ip6: ip6,
                 excluded_ports: ports.iter().map(SocketAddr::port).collect(),
-                limits: relay::Limits::default(),
+                // A test sends as fast as it can.
+                limits: relay::Limits {
+                    allocation_rate: relay::Rate::UNLIMITED,
+                    ..relay::Limits::default()
+                },
                 shards: 1,
                 shared: relay::Shared::default(),
             },
