@@ -17,10 +17,11 @@ use tokio_rustls::TlsAcceptor;
 use super::dev::DevInfo;
 use super::gateway::Gateway;
 use super::listener;
+use super::nonces;
 use crate::auth::token::{TokenKeys, TokenRequest};
 use crate::auth::turn::Keys;
 use crate::cli::{ServePlan, print};
-use crate::config::Format;
+use crate::config::{self, Format};
 use crate::control::revocation::Revocations;
 use crate::control::store::Store;
 use crate::control::{self, Control, Principal};
@@ -68,15 +69,7 @@ pub fn run(plan: ServePlan) -> anyhow::Result<()> {
         relayed_ip: config.public.ip.into(),
         relayed_ip6: None,
         excluded_ports: vec![config.listen.udp.port(), config.listen.https.port()],
-        limits: relay::Limits {
-            allocations: config.relay.limits.allocations_total.div_ceil(u32::try_from(shards)?),
-            allocations_per_subject: config.relay.limits.allocations_per_subject,
-            allocation_rate: relay::Rate {
-                packets: config.relay.limits.packets_per_second,
-                bits: config.relay.limits.bits_per_second.into(),
-            },
-            ..relay::Limits::default()
-        },
+        limits: limits(&config.relay.limits, u32::try_from(shards)?),
         shards: u16::try_from(shards)?,
         shared: relay::Shared::default(),
     };
@@ -113,6 +106,7 @@ pub fn run(plan: ServePlan) -> anyhow::Result<()> {
             async move { control.run(events).await }
         });
         tokio::spawn(rotate(control.clone()));
+        tokio::spawn(nonces::rotate(engine.handle(), nonces::PERIOD, super::dev::random));
         tokio::spawn(revocations.clone().run());
         let https = bind(config.listen.https, "HTTPS").await?;
         let loopback = bind(config.listen.metrics, "metrics").await?;
@@ -175,6 +169,23 @@ pub fn run(plan: ServePlan) -> anyhow::Result<()> {
     engine.stop();
     runtime.shutdown_background();
     served
+}
+
+/// A shard's share of what the node may.
+fn limits(limits: &config::Limits, shards: u32) -> relay::Limits {
+    let of_all = |limit: u64| limit.div_ceil(shards.into());
+    let packets = limits.total_packets_per_second.map_or(0, |limit| limit.div_ceil(shards));
+    relay::Limits {
+        allocations: limits.allocations_total.div_ceil(shards),
+        allocations_per_subject: limits.allocations_per_subject,
+        unauthenticated_replies: limits.unauthenticated_replies_per_second,
+        allocation_rate: relay::Rate {
+            packets: limits.packets_per_second,
+            bits: limits.bits_per_second.into(),
+        },
+        total_rate: relay::Rate { packets, bits: limits.total_bits_per_second.map_or(0, of_all) },
+        ..relay::Limits::default()
+    }
 }
 
 async fn bind(addr: std::net::SocketAddr, what: &str) -> anyhow::Result<TcpListener> {

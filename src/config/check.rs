@@ -9,8 +9,8 @@ use super::tree::{self, Value};
 use super::{
     Auth, Checked, Config, DEFAULT_CREDENTIAL_TTL, DEFAULT_MEDIA_PORT, DEFAULT_METRICS,
     DEFAULT_REALM, DEFAULT_SESSION_LIMIT, DEFAULT_STORE, DEFAULT_UDP_PORT, ENV_TOKEN_KEYS,
-    ENV_TURN_KEYS, Fault, Format, KeySource, Level, Limits, Listen, Log, Media, Overrides, Public,
-    Relay, Shards, Store, Tls, duration,
+    ENV_TURN_KEYS, Fault, Format, KeySource, Level, Listen, Log, Media, Overrides, Public, Relay,
+    Shards, Store, Tls, duration, limits,
 };
 
 /// Longest REALM we send, in bytes: RFC 8489 allows 763, and a 401 must stay small.
@@ -258,32 +258,8 @@ impl Checker<'_> {
                 relay_urls(&public.name(), listen.udp.port(), listen.https.port())
             })
         };
-        let limits = self.limits();
+        let limits = limits::read(&self.root);
         Some(Relay { realm: realm?, urls: urls?, limits: limits? })
-    }
-
-    fn limits(&self) -> Option<Limits> {
-        let relay = self.root.section_quietly("relay");
-        let section = relay.section("relay.limits");
-        let defaults = Limits::default();
-        let limit = |key, default: u32, most: i128| {
-            let there = section.has(key);
-            match section.get(key, whole(1, most)) {
-                Some(found) => u32::try_from(found.value).ok(),
-                None => (!there).then_some(default),
-            }
-        };
-        let per_subject =
-            limit("allocations_per_subject", defaults.allocations_per_subject, 100_000);
-        let total = limit("allocations_total", defaults.allocations_total, 10_000_000);
-        let packets = limit("packets_per_second", defaults.packets_per_second, 10_000_000);
-        let bits = limit("bits_per_second", defaults.bits_per_second, u32::MAX.into());
-        Some(Limits {
-            allocations_per_subject: per_subject?,
-            allocations_total: total?,
-            packets_per_second: packets?,
-            bits_per_second: bits?,
-        })
     }
 
     fn auth(&self) -> Option<Auth> {
@@ -476,7 +452,7 @@ fn parsed<T: std::str::FromStr>(expected: &'static str) -> impl Fn(&Value) -> Re
     }
 }
 
-fn whole(least: i128, most: i128) -> impl Fn(&Value) -> Result<i128, String> {
+pub(super) fn whole(least: i128, most: i128) -> impl Fn(&Value) -> Result<i128, String> {
     move |value| match value {
         Value::Integer(number) if (least..=most).contains(number) => Ok(*number),
         Value::Integer(number) => Err(format!("{number} is not between {least} and {most}")),

@@ -10,7 +10,7 @@ use super::media::{MEDIA_RING, MediaBatch, StreamShared};
 use super::streams::Incoming;
 use crate::auth::revocation::Revocation;
 use crate::ids::{AllocationHandle, SessionId, ShardId};
-use crate::relay::{Alternate, Hairpin};
+use crate::relay::{Alternate, Hairpin, NonceKey};
 use crate::session::Reason;
 
 /// Messages other than media waiting for one shard.
@@ -68,6 +68,8 @@ pub enum Message {
     Revoke(Arc<[Revocation]>),
     /// Send newcomers elsewhere, or serve again.
     Drain(Option<Alternate>),
+    /// Make nonces with this key from now on.
+    Nonces(NonceKey),
     /// Leave the loop.
     Stop,
 }

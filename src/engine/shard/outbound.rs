@@ -14,8 +14,9 @@ use crate::engine::streams::Streams;
 use crate::forward::{PacketHead, Wants};
 use crate::ids::{ShardId, StreamId};
 use crate::metrics::{Counters, Id};
-use crate::relay::{HEADROOM, Route};
+use crate::relay::{HEADROOM, Relay, Route};
 use crate::session::{self, srtp};
+use crate::time::Mono;
 
 impl Shard {
     /// Adds a packet to the slab of its stream.
@@ -138,6 +139,8 @@ impl Shard {
             counters: &mut self.counters,
             socket: &self.parts.socket,
             transaction: &mut self.transaction,
+            relay: &mut self.parts.relay,
+            now: now.mono,
         };
         for (track, sequence) in &wants.nacks {
             let cached = local.caches.get(usize::from(*track)).and_then(|c| c.load(*sequence));
@@ -264,6 +267,8 @@ impl Shard {
                     counters: &mut self.counters,
                     socket: &self.parts.socket,
                     transaction: &mut self.transaction,
+                    relay: &mut self.parts.relay,
+                    now: now.mono,
                 };
                 let mut more = true;
                 while more {
@@ -290,6 +295,8 @@ impl Shard {
             counters: &mut self.counters,
             socket: &self.parts.socket,
             transaction: &mut self.transaction,
+            relay: &mut self.parts.relay,
+            now: self.now.mono,
         }
     }
 
@@ -319,11 +326,14 @@ pub(super) struct Out<'a> {
     counters: &'a mut Counters,
     socket: &'a UdpSocket,
     transaction: &'a mut [u8; 12],
+    relay: &'a mut Relay,
+    now: Mono,
 }
 
 impl Out<'_> {
     /// Lets `write` fill a slot and sends that to the client behind `route`. `write` gives the
-    /// bytes it wrote, or `None` to send nothing; true when something was sent.
+    /// bytes it wrote, or `None` to send nothing; true when it wrote something, sent or beyond the
+    /// rates of its client.
     pub(super) fn send(
         &mut self,
         route: &Route,
@@ -337,6 +347,9 @@ impl Out<'_> {
             return false;
         };
         let Some(len) = write(body, self.counters) else { return false };
+        if !self.relay.charge(self.now, route.allocation, len, self.counters) {
+            return true;
+        }
         next_transaction(self.transaction);
         let payload = HEADROOM..HEADROOM + len;
         let Some(range) = route.framing.encapsulate(slot, payload, *self.transaction) else {
