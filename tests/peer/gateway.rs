@@ -29,6 +29,11 @@ pub struct Gateway {
 
 impl Gateway {
     pub fn start(shards: usize) -> Self {
+        Self::start_with(shards, relay::Limits::default())
+    }
+
+    /// With other bounds of the relay.
+    pub fn start_with(shards: usize, limits: relay::Limits) -> Self {
         let free = UdpSocket::bind("127.0.0.1:0").expect("loopback");
         let udp = free.local_addr().expect("bound");
         drop(free);
@@ -44,7 +49,7 @@ impl Gateway {
                 relayed_ip: udp.ip(),
                 relayed_ip6: None,
                 excluded_ports: vec![udp.port()],
-                limits: relay::Limits::default(),
+                limits,
                 shards: 1,
                 shared: relay::Shared::default(),
             },
