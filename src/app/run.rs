@@ -263,3 +263,26 @@ fn welcome(dev: &DevInfo, control: &Control, tokens: &TokenKeys) -> anyhow::Resu
     let _closed = print(&text);
     Ok(())
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn shards_share_what_the_node_may_and_no_total_is_no_bound() {
+        let whole = config::Limits {
+            allocations_total: 10,
+            total_packets_per_second: Some(9),
+            total_bits_per_second: Some(5_000_000_001),
+            unauthenticated_replies_per_second: 7,
+            ..config::Limits::default()
+        };
+        let share = limits(&whole, 4);
+        assert_eq!(share.allocations, 3);
+        assert_eq!(share.total_rate, relay::Rate { packets: 3, bits: 1_250_000_001 });
+        assert_eq!(share.allocation_rate, relay::Rate { packets: 20_000, bits: 200_000_000 });
+        assert_eq!((share.unauthenticated_replies, share.allocations_per_subject), (7, 32));
+        let free = limits(&config::Limits::default(), 4);
+        assert_eq!(free.total_rate, relay::Rate::UNLIMITED);
+    }
+}

@@ -38,6 +38,8 @@
 mod allocate;
 mod ending;
 mod framing;
+#[doc(hidden)]
+pub mod fuzz;
 mod limits;
 mod nonce;
 mod policy;
