@@ -3,8 +3,8 @@
 //! looked at. What a program reached is for the test that replays the corpus
 //! (`tests/fuzz_corpus.rs`): a corpus that reaches nothing shows nothing.
 
-use std::collections::BTreeSet;
-use std::net::SocketAddr;
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::{IpAddr, SocketAddr};
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
@@ -140,6 +140,8 @@ struct World {
     /// Targets: what may be reached, what must not be, and relayed addresses as they are made.
     peers: Vec<SocketAddr>,
     token: [u8; 8],
+    /// Until when a client has let an IP in, kept apart from the relay's own books.
+    permitted: BTreeMap<(usize, IpAddr), Mono>,
     last: Vec<u8>,
     reply: Vec<u8>,
     ended: u64,
@@ -193,6 +195,7 @@ impl World {
             .map(address)
             .to_vec(),
             token: [0; 8],
+            permitted: BTreeMap::new(),
             last: Vec::new(),
             reply: vec![0; 1_500],
             ended: 0,
@@ -219,7 +222,10 @@ impl World {
         match step % 20 {
             0 | 1 => {
                 let attributes = self.allocate_attributes(next());
-                self.request(Method::ALLOCATE, attributes);
+                if self.request(Method::ALLOCATE, attributes) {
+                    let client = self.client % CLIENTS.len();
+                    self.permitted.retain(|(of, _), _| *of != client);
+                }
             }
             2 => {
                 let (lifetime, family) = (next(), next());
@@ -240,6 +246,7 @@ impl World {
                 let value = |peer: &SocketAddr| (attr::XOR_PEER_ADDRESS, Value::Peer(*peer));
                 if self.request(Method::CREATE_PERMISSION, peers.iter().map(value).collect()) {
                     assert!(peers.iter().all(|peer| self.may_permit(*peer)), "{peers:?}");
+                    peers.iter().for_each(|peer| self.permit_in_the_model(*peer));
                 }
             }
             4 | 5 => {
@@ -249,8 +256,11 @@ impl World {
                     (attr::CHANNEL_NUMBER, Value::Plain(number)),
                     (attr::XOR_PEER_ADDRESS, Value::Peer(peer)),
                 ];
+                let before = self.own().map(|own| own.channels);
                 if self.request(Method::CHANNEL_BIND, attributes) {
                     assert!(self.may_reach(peer), "{peer}");
+                    self.permit_in_the_model(peer);
+                    self.is_no_rebinding(before.expect("allocated"));
                 }
             }
             6 | 7 => {
@@ -414,6 +424,31 @@ impl World {
             && own.owner.room.is_none_or(|room| own.owner.class != Reach::Room || !stranger(room))
     }
 
+    fn permit_in_the_model(&mut self, peer: SocketAddr) {
+        let until = self.now.mono.plus(Duration::from_secs(300));
+        self.permitted.insert((self.client % CLIENTS.len(), peer.ip()), until);
+    }
+
+    /// Whether a client has lately let an IP in.
+    fn has_permitted(&self, tuple: FiveTuple, ip: IpAddr) -> bool {
+        let client = CLIENTS.iter().position(|(it, _)| address(it) == tuple.client.expose());
+        let until = self.permitted.get(&(client.expect("one of ours"), ip));
+        // What has no time of its own goes by the last that the relay was told.
+        until.is_some_and(|until| *until > self.relay.clock)
+    }
+
+    /// A number keeps its peer and a peer its number while they live.
+    fn is_no_rebinding(&self, before: [table::Channel; table::MAX_CHANNELS]) {
+        let now = self.own().expect("allocated").channels;
+        let is_live =
+            |channel: &&table::Channel| channel.number != 0 && channel.until > self.now.mono;
+        for old in before.iter().filter(is_live) {
+            for new in now.iter().filter(is_live) {
+                assert_eq!(old.number == new.number, old.peer == new.peer);
+            }
+        }
+    }
+
     /// The addresses a client may send to.
     fn may_reach(&self, peer: SocketAddr) -> bool {
         let Some(own) = self.own() else { return false };
@@ -448,6 +483,7 @@ impl World {
                 assert!(self.may_reach(to.peer), "{}", to.peer);
                 let own = self.relay.table.resolve(to.allocation).expect("live");
                 assert_eq!(own.tuple, self.tuple());
+                assert!(by_channel == 1 || self.has_permitted(self.tuple(), to.peer.ip()));
                 if to.peer.port() == address(MEDIA).port() {
                     self.reached.to_forwarder[by_channel] += 1;
                 } else {
@@ -459,7 +495,10 @@ impl World {
                 let own = self.own().expect("who sends has an allocation");
                 let sender = (own.owner.room, own.owner.class);
                 assert_eq!(sender, (Some(to.hairpin.room), Reach::Room));
+                let (from, to_ip) = (to.hairpin.from.ip(), to.hairpin.to.ip());
+                assert!(by_channel == 1 || self.has_permitted(self.tuple(), to_ip));
                 let Some(route) = self.relay.deliver(&to.hairpin) else { return };
+                assert!(self.has_permitted(route.tuple, from), "the receiver let it in");
                 let receiver = self.relay.owner(route.allocation).expect("live");
                 assert_eq!((receiver.room, receiver.class), sender, "one room");
                 self.reached.to_client += 1;
@@ -474,7 +513,7 @@ impl World {
         let Some(route) = self.relay.route(handle, &peer) else { return };
         let allocation = self.relay.table.resolve(handle).expect("it has a route");
         assert_eq!((route.allocation, route.tuple), (handle, allocation.tuple));
-        assert!(allocation.owner.class != Reach::Room || allocation.owner.room.is_some());
+        assert!(self.has_permitted(route.tuple, policy::canonical(peer.ip())));
         self.reached.from_forwarder += 1;
         let mut slot = [0; HEADROOM + 100 + TAILROOM];
         let payload = HEADROOM..HEADROOM + usize::from(which % 100);
