@@ -12,6 +12,7 @@ use std::time::Duration;
 use peer::gateway::{Gateway, eventually};
 use peer::vp8;
 use veilgate::metrics::Id;
+use veilgate::relay::{Limits, Rate};
 
 static COUNTING: AtomicBool = AtomicBool::new(false);
 static ALLOCATIONS: AtomicU64 = AtomicU64::new(0);
@@ -62,7 +63,9 @@ fn counted(work: impl FnOnce()) -> u64 {
 fn ten_thousand_packets_of_a_sealed_call_allocate_nothing_on_one_shard_and_across_two() {
     let _alone = alone();
     for across in [false, true] {
-        let mut gateway = Gateway::start(2);
+        // As fast as it can.
+        let limits = Limits { allocation_rate: Rate::UNLIMITED, ..Limits::default() };
+        let mut gateway = Gateway::start_with(2, limits);
         let (mut alice, mut bob) = gateway.sealed_pair(across);
         alice.bind_channel_to(bob.relayed);
         bob.bind_channel_to(alice.relayed);

@@ -9,13 +9,14 @@ use peer::gateway::{Gateway, MEDIA, eventually, free_port};
 use peer::{Identity, Peer, Remote, offer, vp8};
 use veilgate::ids::StreamName;
 use veilgate::metrics::Id;
+use veilgate::relay::Limits;
 use veilgate::wire::stun::{Builder, Message, Method, attr};
 
 const IPV6: u32 = 0x0200_0000;
 
 fn dual_gateway() -> (Gateway, SocketAddr, SocketAddr) {
     let (v4, v6) = (free_port("127.0.0.1:0"), free_port("[::1]:0"));
-    let gateway = Gateway::start_at(2, vec![v4, v6], Some(Ipv6Addr::LOCALHOST));
+    let gateway = Gateway::start_at(2, vec![v4, v6], Some(Ipv6Addr::LOCALHOST), Limits::default());
     (gateway, v6, (Ipv6Addr::LOCALHOST, MEDIA.port()).into())
 }
 
@@ -23,7 +24,7 @@ fn dual_gateway() -> (Gateway, SocketAddr, SocketAddr) {
 #[test]
 fn one_socket_at_two_ports_has_two_allocations_and_each_answers_from_its_own() {
     let ports = [free_port("127.0.0.1:0"), free_port("127.0.0.1:0")];
-    let mut gateway = Gateway::start_at(2, ports.to_vec(), None);
+    let mut gateway = Gateway::start_at(2, ports.to_vec(), None, Limits::default());
     let minted = gateway.mint("alice");
     let mut first = Peer::allocate(ports[0], MEDIA, &minted);
     assert_eq!(first.last_from(), Some(ports[0]));

@@ -4,6 +4,7 @@ pub mod dev;
 mod gateway;
 pub mod keys;
 mod listener;
+pub mod nonces;
 mod run;
 
 pub use run::run;

@@ -19,10 +19,11 @@ use tokio_rustls::TlsAcceptor;
 use super::dev::DevInfo;
 use super::gateway::Gateway;
 use super::listener;
+use super::nonces;
 use crate::auth::token::{TokenKeys, TokenRequest};
 use crate::auth::turn::Keys;
 use crate::cli::{ServePlan, print};
-use crate::config::Format;
+use crate::config::{self, Format};
 use crate::control::revocation::Revocations;
 use crate::control::store::Store;
 use crate::control::{self, Control, Principal};
@@ -76,15 +77,7 @@ pub fn run(plan: ServePlan) -> anyhow::Result<()> {
         excluded_ports: (config.listen.udp.iter().chain(&config.listen.https))
             .map(SocketAddr::port)
             .collect(),
-        limits: relay::Limits {
-            allocations: config.relay.limits.allocations_total.div_ceil(u32::try_from(shards)?),
-            allocations_per_subject: config.relay.limits.allocations_per_subject,
-            allocation_rate: relay::Rate {
-                packets: config.relay.limits.packets_per_second,
-                bits: config.relay.limits.bits_per_second.into(),
-            },
-            ..relay::Limits::default()
-        },
+        limits: limits(&config.relay.limits, u32::try_from(shards)?),
         shards: u16::try_from(shards)?,
         shared: relay::Shared::default(),
     };
@@ -121,6 +114,7 @@ pub fn run(plan: ServePlan) -> anyhow::Result<()> {
             async move { control.run(events).await }
         });
         tokio::spawn(rotate(control.clone()));
+        tokio::spawn(nonces::rotate(engine.handle(), nonces::PERIOD, super::dev::random));
         tokio::spawn(revocations.clone().run());
         let mut https = Vec::new();
         for address in &config.listen.https {
@@ -212,6 +206,23 @@ fn bind(addr: SocketAddr, what: &str) -> anyhow::Result<TcpListener> {
     open().with_context(|| format!("{what} cannot listen on TCP {addr}"))
 }
 
+/// A shard's share of what the node may.
+fn limits(limits: &config::Limits, shards: u32) -> relay::Limits {
+    let of_all = |limit: u64| limit.div_ceil(shards.into());
+    let packets = limits.total_packets_per_second.map_or(0, |limit| limit.div_ceil(shards));
+    relay::Limits {
+        allocations: limits.allocations_total.div_ceil(shards),
+        allocations_per_subject: limits.allocations_per_subject,
+        unauthenticated_replies: limits.unauthenticated_replies_per_second,
+        allocation_rate: relay::Rate {
+            packets: limits.packets_per_second,
+            bits: limits.bits_per_second.into(),
+        },
+        total_rate: relay::Rate { packets, bits: limits.total_bits_per_second.map_or(0, of_all) },
+        ..relay::Limits::default()
+    }
+}
+
 /// Until a signal asks us to stop, or a shard has died.
 async fn stopped(engine: &Engine) -> anyhow::Result<()> {
     let mut interrupt = signal(SignalKind::interrupt())?;
@@ -282,4 +293,27 @@ fn welcome(dev: &DevInfo, control: &Control, tokens: &TokenKeys) -> anyhow::Resu
     // A reader that went away does not stop a gateway.
     let _closed = print(&text);
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn shards_share_what_the_node_may_and_no_total_is_no_bound() {
+        let whole = config::Limits {
+            allocations_total: 10,
+            total_packets_per_second: Some(9),
+            total_bits_per_second: Some(5_000_000_001),
+            unauthenticated_replies_per_second: 7,
+            ..config::Limits::default()
+        };
+        let share = limits(&whole, 4);
+        assert_eq!(share.allocations, 3);
+        assert_eq!(share.total_rate, relay::Rate { packets: 3, bits: 1_250_000_001 });
+        assert_eq!(share.allocation_rate, relay::Rate { packets: 20_000, bits: 200_000_000 });
+        assert_eq!((share.unauthenticated_replies, share.allocations_per_subject), (7, 32));
+        let free = limits(&config::Limits::default(), 4);
+        assert_eq!(free.total_rate, relay::Rate::UNLIMITED);
+    }
 }

@@ -188,6 +188,11 @@ fn as_json(config: &Config, secrets: &Secrets) -> serde_json::Value {
             "limits": {
                 "allocations_per_subject": limits.allocations_per_subject,
                 "allocations_total": limits.allocations_total,
+                "packets_per_second": limits.packets_per_second,
+                "bits_per_second": limits.bits_per_second,
+                "total_packets_per_second": limits.total_packets_per_second,
+                "total_bits_per_second": limits.total_bits_per_second,
+                "unauthenticated_replies_per_second": limits.unauthenticated_replies_per_second,
             },
         },
         "auth": {
@@ -212,7 +217,7 @@ fn as_json(config: &Config, secrets: &Secrets) -> serde_json::Value {
 fn as_text(config: &Config, secrets: &Secrets) -> String {
     let mut text = String::new();
     let mut line = |key: &str, value: &dyn std::fmt::Display| {
-        let _ = writeln!(text, "{key:<40} {value}");
+        let _ = writeln!(text, "{key:<48} {value}");
     };
     let ring = |source: &KeySource, ring: &[Key]| {
         format!("{source} (keys: {}; the first mints)", ids(ring).join(", "))
@@ -241,6 +246,14 @@ fn as_text(config: &Config, secrets: &Secrets) -> String {
     let limits = &config.relay.limits;
     line("relay.limits.allocations_per_subject", &limits.allocations_per_subject);
     line("relay.limits.allocations_total", &limits.allocations_total);
+    line("relay.limits.packets_per_second", &limits.packets_per_second);
+    line("relay.limits.bits_per_second", &limits.bits_per_second);
+    let total = |limit: Option<u64>| limit.map_or_else(|| "none".to_owned(), |n| n.to_string());
+    let packets = limits.total_packets_per_second.map(u64::from);
+    line("relay.limits.total_packets_per_second", &total(packets));
+    line("relay.limits.total_bits_per_second", &total(limits.total_bits_per_second));
+    let replies = limits.unauthenticated_replies_per_second;
+    line("relay.limits.unauthenticated_replies_per_second", &replies);
     line("auth.turn_keys_file", &ring(&config.auth.turn_keys, &secrets.turn_keys));
     line("auth.token_keys_file", &ring(&config.auth.token_keys, &secrets.token_keys));
     line("auth.credential_ttl", &duration::show(config.auth.credential_ttl));

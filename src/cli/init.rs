@@ -132,6 +132,14 @@ relay:
     # One browser may need a dozen: URLs x interfaces x peer connections.
     allocations_per_subject: 32
     allocations_total: 100000
+    # Payloads of one allocation, and of all together (default: no bound), in each direction.
+    packets_per_second: 20000
+    bits_per_second: 200000000
+    # total_packets_per_second: 1000000
+    # total_bits_per_second: 10000000000
+    # Answers to strangers, for each source prefix: whoever spoofs an address gets no more sent
+    # to it.
+    unauthenticated_replies_per_second: 256
 
 auth:
   # Lines of id:base64-secret. The first mints, the others still verify: to rotate, put a new line

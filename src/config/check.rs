@@ -8,8 +8,8 @@ use super::section::{At, Found, Notes, Section};
 use super::tree::{self, Value};
 use super::{
     Auth, Checked, Config, DEFAULT_CREDENTIAL_TTL, DEFAULT_REALM, DEFAULT_SESSION_LIMIT,
-    DEFAULT_STORE, ENV_TOKEN_KEYS, ENV_TURN_KEYS, Fault, Format, KeySource, Level, Limits, Listen,
-    Log, Overrides, Public, Relay, Shards, Store, Tls, duration,
+    DEFAULT_STORE, ENV_TOKEN_KEYS, ENV_TURN_KEYS, Fault, Format, KeySource, Level, Listen, Log,
+    Overrides, Public, Relay, Shards, Store, Tls, duration, limits,
 };
 
 /// Longest REALM we send, in bytes: RFC 8489 allows 763, and a 401 must stay small.
@@ -145,32 +145,8 @@ impl Checker<'_> {
                 relay_urls(&public.name(), &listen.udp_ports(), listen.https_port())
             })
         };
-        let limits = self.limits();
+        let limits = limits::read(&self.root);
         Some(Relay { realm: realm?, urls: urls?, limits: limits? })
-    }
-
-    fn limits(&self) -> Option<Limits> {
-        let relay = self.root.section_quietly("relay");
-        let section = relay.section("relay.limits");
-        let defaults = Limits::default();
-        let limit = |key, default: u32, most: i128| {
-            let there = section.has(key);
-            match section.get(key, whole(1, most)) {
-                Some(found) => u32::try_from(found.value).ok(),
-                None => (!there).then_some(default),
-            }
-        };
-        let per_subject =
-            limit("allocations_per_subject", defaults.allocations_per_subject, 100_000);
-        let total = limit("allocations_total", defaults.allocations_total, 10_000_000);
-        let packets = limit("packets_per_second", defaults.packets_per_second, 10_000_000);
-        let bits = limit("bits_per_second", defaults.bits_per_second, u32::MAX.into());
-        Some(Limits {
-            allocations_per_subject: per_subject?,
-            allocations_total: total?,
-            packets_per_second: packets?,
-            bits_per_second: bits?,
-        })
     }
 
     fn auth(&self) -> Option<Auth> {

@@ -6,6 +6,7 @@
 
 mod check;
 pub mod duration;
+mod limits;
 mod network;
 mod section;
 mod tree;
@@ -20,6 +21,7 @@ use std::time::Duration;
 use ipnet::IpNet;
 
 pub use check::{check, check_overrides, default_realm, relay_urls};
+pub use limits::Limits;
 pub use section::Fault;
 
 /// Most data-plane threads.
@@ -147,32 +149,8 @@ pub struct Relay {
     pub realm: String,
     /// The URLs handed out with a credential.
     pub urls: Vec<String>,
-    /// What one subject, and all together, may hold.
+    /// What one client, one subject, and all together, may hold and send.
     pub limits: Limits,
-}
-
-/// What one subject, and all together, may hold.
-#[derive(Clone, PartialEq, Eq, Debug)]
-pub struct Limits {
-    /// Live allocations of one subject.
-    pub allocations_per_subject: u32,
-    /// Live allocations of this node.
-    pub allocations_total: u32,
-    /// Packets a second that one allocation's client may send.
-    pub packets_per_second: u32,
-    /// Bits of payload a second that one allocation's client may send.
-    pub bits_per_second: u32,
-}
-
-impl Default for Limits {
-    fn default() -> Self {
-        Self {
-            allocations_per_subject: 32,
-            allocations_total: 100_000,
-            packets_per_second: 20_000,
-            bits_per_second: 200_000_000,
-        }
-    }
 }
 
 /// Keys and lifetimes of credentials.

@@ -108,7 +108,15 @@ pub(super) const SCHEMA: [(&str, &[&str]); 10] = [
     ("relay", &["realm", "urls", "limits"]),
     (
         "relay.limits",
-        &["allocations_per_subject", "allocations_total", "packets_per_second", "bits_per_second"],
+        &[
+            "allocations_per_subject",
+            "allocations_total",
+            "packets_per_second",
+            "bits_per_second",
+            "total_packets_per_second",
+            "total_bits_per_second",
+            "unauthenticated_replies_per_second",
+        ],
     ),
     (
         "auth",

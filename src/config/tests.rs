@@ -74,7 +74,10 @@ media: { port: 20001 }
 relay:
   realm: my realm
   urls: ['turn:192.0.2.1:443?transport=udp', 'turns:a.example']
-  limits: { allocations_per_subject: 1, allocations_total: 2, packets_per_second: 3 }
+  limits:
+    { allocations_per_subject: 1, allocations_total: 2, packets_per_second: 3, bits_per_second: 4,
+      total_packets_per_second: 5, total_bits_per_second: 5000000000,
+      unauthenticated_replies_per_second: 7 }
 auth:
   { turn_keys_file: a, token_keys_file: b, credential_ttl: 1m, session_limit: 1h,
     admin_key_file: e, plain_rest: true, static_users_file: f }
@@ -99,7 +102,10 @@ log: { level: debug, format: json }
         allocations_per_subject: 1,
         allocations_total: 2,
         packets_per_second: 3,
-        ..Limits::default()
+        bits_per_second: 4,
+        total_packets_per_second: Some(5),
+        total_bits_per_second: Some(5_000_000_000),
+        unauthenticated_replies_per_second: 7,
     };
     assert_eq!(config.relay.limits, limits);
     assert_eq!(config.auth.credential_ttl, Duration::from_secs(60));

@@ -11,7 +11,7 @@ use super::media::{MEDIA_RING, MediaBatch, StreamShared};
 use super::streams::Incoming;
 use crate::auth::revocation::Revocation;
 use crate::ids::{AllocationHandle, Path, SessionId};
-use crate::relay::Alternate;
+use crate::relay::{Alternate, NonceKey};
 use crate::session::Reason;
 
 /// Messages other than media waiting for one shard.
@@ -60,6 +60,8 @@ pub enum Message {
     Revoke(Arc<[Revocation]>),
     /// Send newcomers elsewhere, or serve again.
     Drain(Option<Alternate>),
+    /// Make nonces with this key from now on.
+    Nonces(NonceKey),
     /// Leave the loop.
     Stop,
 }

@@ -275,6 +275,13 @@ impl Handle {
         self.mailboxes.get(shard).is_none_or(|mailbox| mailbox.order(message).is_ok())
     }
 
+    /// Gives one shard a fresh key for its nonces. False when its mailbox is full just now.
+    #[must_use]
+    pub fn rotate_nonces(&self, shard: usize, key: relay::NonceKey) -> bool {
+        let message = Message::Nonces(key);
+        self.mailboxes.get(shard).is_none_or(|mailbox| mailbox.order(message).is_ok())
+    }
+
     /// What shards have counted.
     #[must_use]
     pub fn published(&self) -> Vec<Arc<Published>> {

@@ -97,6 +97,10 @@ counters! {
     RelayDropPacketRate Counter "veilgate_relay_dropped_total" { reason = "packet_rate" } "Datagrams dropped without an answer";
     RelayDropBitRate Counter "veilgate_relay_dropped_total" { reason = "bit_rate" } "Datagrams dropped without an answer";
     RelayDropTotalRate Counter "veilgate_relay_dropped_total" { reason = "total_rate" } "Datagrams dropped without an answer";
+    RelayDropPacketRateOut Counter "veilgate_relay_dropped_total" { reason = "packet_rate_to_client" } "Datagrams dropped without an answer";
+    RelayDropBitRateOut Counter "veilgate_relay_dropped_total" { reason = "bit_rate_to_client" } "Datagrams dropped without an answer";
+    RelayDropTotalRateOut Counter "veilgate_relay_dropped_total" { reason = "total_rate_to_client" } "Datagrams dropped without an answer";
+    RelayNonceKeys Counter "veilgate_relay_nonce_keys_total" {} "Times the key of nonces was replaced";
     RelayDropNoPeer Counter "veilgate_relay_dropped_total" { reason = "no_peer" } "Datagrams dropped without an answer";
     RelayDropRing Counter "veilgate_relay_dropped_total" { reason = "ring_full" } "Datagrams dropped without an answer";
 

@@ -4,7 +4,7 @@
 use std::net::SocketAddr;
 use std::ops::Range;
 
-use crate::ids::FiveTuple;
+use crate::ids::{AllocationHandle, FiveTuple};
 use crate::wire::channel_data;
 use crate::wire::stun::TransactionId;
 use crate::wire::turn::{data_indication_header, write_data_indication};
@@ -17,6 +17,8 @@ pub const TAILROOM: usize = 3;
 /// Where and how to send to a client.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Route {
+    /// Whose rates the payload counts against.
+    pub allocation: AllocationHandle,
     /// The client's 5-tuple.
     pub tuple: FiveTuple,
     /// The wrapping.

@@ -1,5 +1,8 @@
 //! Bounds: how many, how long, how fast.
 
+use super::Relay;
+use crate::ids::AllocationHandle;
+use crate::metrics::{Counters, Id};
 use crate::time::Mono;
 
 /// A bucket starts full and holds this much: bursts (a keyframe, a woken page) pass.
@@ -20,9 +23,9 @@ pub struct Limits {
     /// Replies to requests without valid credentials, per second and source prefix (/32 of IPv4,
     /// /64 of IPv6).
     pub unauthenticated_replies: u16,
-    /// What one client may send to its peers; beyond: dropped.
+    /// What one client may send to its peers, and as much again its peers to it; beyond: dropped.
     pub allocation_rate: Rate,
-    /// What all clients together may; beyond: dropped.
+    /// What all clients together may send, and as much again be sent; beyond: dropped.
     pub total_rate: Rate,
 }
 
@@ -41,7 +44,7 @@ impl Default for Limits {
     }
 }
 
-/// A rate of payloads from clients to peers; 0 means no limit.
+/// A rate of payloads in one direction; 0 means no limit.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Rate {
     /// Packets a second.
@@ -86,6 +89,68 @@ impl Bucket {
         let bits = step(self.bits, cost(8 * bytes as u64, rate.bits)).ok_or(Exceeded::Bits)?;
         *self = Self { packets, bits };
         Ok(())
+    }
+}
+
+/// The way of a payload.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum Direction {
+    FromClient,
+    ToClient,
+}
+
+impl Direction {
+    /// What is counted beyond the packets, the bits and the total.
+    const fn reasons(self) -> [Id; 3] {
+        match self {
+            Self::FromClient => {
+                [Id::RelayDropPacketRate, Id::RelayDropBitRate, Id::RelayDropTotalRate]
+            }
+            Self::ToClient => {
+                [Id::RelayDropPacketRateOut, Id::RelayDropBitRateOut, Id::RelayDropTotalRateOut]
+            }
+        }
+    }
+}
+
+impl Relay {
+    /// Whether a payload for a client is within the rates; beyond them it is counted, and must not
+    /// be sent. For every packet out: two divisions, no lock, no allocation.
+    #[must_use]
+    pub fn charge(
+        &mut self,
+        now: Mono,
+        allocation: AllocationHandle,
+        bytes: usize,
+        counters: &mut Counters,
+    ) -> bool {
+        let live = self.table.resolve(allocation).map(|_| allocation.index);
+        let within = live
+            .ok_or(Id::RelayDropNoAllocation)
+            .and_then(|index| self.take(now, index, Direction::ToClient, bytes));
+        within.map_err(|reason| counters.inc(reason)).is_ok()
+    }
+
+    /// Takes a payload out of the buckets of its allocation and of all; or says why not.
+    pub(super) fn take(
+        &mut self,
+        now: Mono,
+        index: u32,
+        direction: Direction,
+        bytes: usize,
+    ) -> Result<(), Id> {
+        let limits = &self.config.limits;
+        let [packets, bits, total] = direction.reasons();
+        let allocation = self.table.get_mut(index).ok_or(Id::RelayDropNoAllocation)?;
+        let (own, all) = match direction {
+            Direction::FromClient => (&mut allocation.sent, &mut self.total_sent),
+            Direction::ToClient => (&mut allocation.received, &mut self.total_received),
+        };
+        own.take(now, &limits.allocation_rate, bytes).map_err(|exceeded| match exceeded {
+            Exceeded::Packets => packets,
+            Exceeded::Bits => bits,
+        })?;
+        all.take(now, &limits.total_rate, bytes).map_err(|_| total)
     }
 }
 

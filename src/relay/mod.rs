@@ -38,6 +38,8 @@
 mod allocate;
 mod ending;
 mod framing;
+#[doc(hidden)]
+pub mod fuzz;
 mod limits;
 mod nonce;
 mod policy;
@@ -62,7 +64,7 @@ use rand::rngs::StdRng;
 
 pub use framing::{Framing, HEADROOM, Route, TAILROOM};
 pub use limits::{Limits, Rate};
-pub use nonce::{LIFETIME_SECS as NONCE_LIFETIME_SECS, NonceKeys};
+pub use nonce::{LIFETIME_SECS as NONCE_LIFETIME_SECS, NonceKey, NonceKeys};
 pub use policy::MAX_MEDIA;
 pub use ports::Shared;
 pub use table::Owner;
@@ -74,7 +76,7 @@ use crate::time::{Mono, Now};
 use crate::wire::channel_data;
 use crate::wire::mux::{Outer, outer};
 use crate::wire::stun::{Class, Message, Method, attr};
-use limits::{Bucket, Exceeded};
+use limits::{Bucket, Direction};
 use policy::{Peer, Policy, Scope};
 use ports::{IpFamily, Ports};
 use revoked::Strikes;
@@ -186,9 +188,11 @@ pub struct Relay {
     policy: Policy,
     ports: Ports,
     draining: Option<Alternate>,
-    total: Bucket,
+    total_sent: Bucket,
+    total_received: Bucket,
     keys: Arc<Keys>,
     nonces: NonceKeys,
+    nonces_since: Option<Mono>,
     rng: StdRng,
     table: Table,
     timers: Timers,
@@ -247,7 +251,8 @@ impl Relay {
             policy,
             ports,
             draining: None,
-            total: Bucket::default(),
+            total_sent: Bucket::default(),
+            total_received: Bucket::default(),
             table: Table::new(&mut rng),
             timers: Timers::default(),
             ended: VecDeque::new(),
@@ -259,14 +264,10 @@ impl Relay {
             shard,
             keys,
             nonces,
+            nonces_since: None,
             rng,
             cap,
         })
-    }
-
-    /// Puts new nonce keys in place; not more often than every [`NONCE_LIFETIME_SECS`].
-    pub fn set_nonce_keys(&mut self, nonces: NonceKeys) {
-        self.nonces = nonces;
     }
 
     /// Takes one datagram from a client. `reply` should have 1,500 bytes.
@@ -344,26 +345,21 @@ impl Relay {
         payload: Range<usize>,
         counters: &mut Counters,
     ) -> Handled {
-        let limits = &self.config.limits;
         let (Some(address), Some(handle), Some(allocation)) =
-            (self.policy.address(peer), self.table.handle(index), self.table.get_mut(index))
+            (self.policy.address(peer), self.table.handle(index), self.table.get(index))
         else {
             return dropped(counters, Id::RelayDropNoAllocation);
         };
         let Some(port) = allocation.port(IpFamily::of(&address), now) else {
             return dropped(counters, Id::RelayDropNoAllocation);
         };
-        match allocation.bucket.take(now, &limits.allocation_rate, payload.len()) {
-            Ok(()) => {}
-            Err(Exceeded::Packets) => return dropped(counters, Id::RelayDropPacketRate),
-            Err(Exceeded::Bits) => return dropped(counters, Id::RelayDropBitRate),
-        }
-        if self.total.take(now, &limits.total_rate, payload.len()).is_err() {
-            return dropped(counters, Id::RelayDropTotalRate);
+        let room = allocation.owner.room;
+        if let Err(reason) = self.take(now, index, Direction::FromClient, payload.len()) {
+            return dropped(counters, reason);
         }
         counters.inc(Id::RelayPacketsIn);
         counters.add(Id::RelayBytesIn, payload.len() as u64);
-        match (peer, allocation.owner.room) {
+        match (peer, room) {
             (Peer::Media(_), _) => {
                 Handled::ToPeer(ToPeer { allocation: handle, peer: address, payload })
             }
@@ -452,7 +448,7 @@ impl Relay {
     pub fn route(&self, handle: AllocationHandle, peer: &SocketAddr) -> Option<Route> {
         let allocation = self.table.resolve(handle)?;
         let admitted = self.policy.admit(&allocation.owner, *peer, Scope::Transport)?;
-        self.framed(allocation, admitted.peer, admitted.permission)
+        self.framed(handle, allocation, admitted.peer, admitted.permission)
     }
 
     /// How a payload that [`Handled::ToRelayed`] handed over, here or on another shard, reaches its
@@ -461,18 +457,20 @@ impl Relay {
     #[must_use]
     pub fn deliver(&self, hairpin: &Hairpin) -> Option<Route> {
         let family = IpFamily::of(&hairpin.to);
-        let allocation = self.table.get(self.table.find_port(family, hairpin.to.port())?)?;
+        let handle = self.table.handle(self.table.find_port(family, hairpin.to.port())?)?;
+        let allocation = self.table.resolve(handle)?;
         if allocation.owner.room != Some(hairpin.room)
             || self.policy.relayed(family) != Some(hairpin.to.ip())
             || IpFamily::of(&hairpin.from) != family
         {
             return None;
         }
-        self.framed(allocation, Peer::Room(family, hairpin.from.port()), family.index())
+        self.framed(handle, allocation, Peer::Room(family, hairpin.from.port()), family.index())
     }
 
     fn framed(
         &self,
+        handle: AllocationHandle,
         allocation: &table::Allocation,
         peer: Peer,
         permission: usize,
@@ -493,7 +491,7 @@ impl Relay {
             }
             Some(channel) => Framing::Channel(channel.number),
         };
-        Some(Route { tuple: allocation.tuple, framing })
+        Some(Route { allocation: handle, tuple: allocation.tuple, framing })
     }
 
     /// What an allocation's credential was minted for.

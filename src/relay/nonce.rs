@@ -13,10 +13,12 @@ use aws_lc_rs::{constant_time, hmac};
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 
-use crate::time::Unix;
+use super::Relay;
+use crate::metrics::{Counters, Id};
+use crate::time::{Mono, Unix};
 
-/// How long a nonce is honoured, seconds. The next key may be put in place no sooner than this
-/// after the last, or nonces of the key before the previous would be refused while fresh.
+/// How long a nonce is honoured, seconds. A key is replaced no sooner than this after the one
+/// before it, or nonces of that one would be refused while fresh.
 pub const LIFETIME_SECS: u64 = 3600;
 
 /// Characters of a nonce.
@@ -57,12 +59,36 @@ impl fmt::Debug for NonceKeys {
     }
 }
 
+/// A fresh key on its way to the shards.
+#[derive(Clone, Copy)]
+pub struct NonceKey([u8; 32]);
+
+impl NonceKey {
+    /// Of 32 random bytes.
+    #[must_use]
+    pub const fn new(bytes: [u8; 32]) -> Self {
+        Self(bytes)
+    }
+}
+
+impl fmt::Debug for NonceKey {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("NonceKey(hidden)")
+    }
+}
+
 impl NonceKeys {
     /// From 32 random bytes each.
     #[must_use]
     pub fn new(current: [u8; 32], previous: Option<[u8; 32]>) -> Self {
         let key = |bytes: [u8; 32]| hmac::Key::new(hmac::HMAC_SHA256, &bytes);
         Self { current: key(current), previous: previous.map(key) }
+    }
+
+    /// A fresh key; the one that was current becomes the previous one.
+    fn replace(&mut self, key: &NonceKey) {
+        let fresh = hmac::Key::new(hmac::HMAC_SHA256, &key.0);
+        self.previous = Some(std::mem::replace(&mut self.current, fresh));
     }
 
     /// A nonce for a client, good for [`LIFETIME_SECS`].
@@ -104,6 +130,21 @@ impl NonceKeys {
             (true, false) => Shown::Altered,
             (true, true) => Shown::Fresh,
         }
+    }
+}
+
+impl Relay {
+    /// Makes nonces with a fresh key from now on. A key that comes sooner than
+    /// [`LIFETIME_SECS`] after the one before is not taken, so that no fresh nonce is ever
+    /// refused: libwebrtc gives a candidate up at a 438 to its Allocate.
+    pub fn rotate_nonces(&mut self, now: Mono, key: &NonceKey, counters: &mut Counters) {
+        let lifetime = u128::from(LIFETIME_SECS) * 1_000_000_000;
+        if self.nonces_since.is_some_and(|since| now.since(since).as_nanos() < lifetime) {
+            return;
+        }
+        self.nonces.replace(key);
+        self.nonces_since = Some(now);
+        counters.inc(Id::RelayNonceKeys);
     }
 }
 
@@ -184,7 +225,7 @@ mod tests {
     fn nonces_of_different_clients_never_collide() {
         let keys = NonceKeys::new([1; 32], None);
         let mut seen = HashSet::new();
-        for a in 0..4_u8 {
+        for a in 0..16_u8 {
             for port in 1..=u16::MAX {
                 assert!(seen.insert(keys.mint(NOW, SocketAddr::from(([198, 51, 100, a], port)))));
             }

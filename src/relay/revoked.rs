@@ -24,6 +24,8 @@ pub(super) struct Strikes {
     next: u32,
     /// Slots left to look at: a new revocation starts a whole round from where the last one was.
     left: u32,
+    /// Slots there were when `left` was last right.
+    slots: u32,
 }
 
 impl Strikes {
@@ -44,7 +46,8 @@ impl Relay {
         for revocation in revocations {
             self.strikes.revoked.add(revocation);
         }
-        self.strikes.left = self.table.slots();
+        self.strikes.slots = self.table.slots();
+        self.strikes.left = self.strikes.slots;
     }
 
     pub(super) fn is_revoked(&self, now: Unix, who: &Identity) -> bool {
@@ -54,6 +57,11 @@ impl Relay {
     /// One batch of the sweep.
     pub(super) fn sweep(&mut self, now: Now, counters: &mut Counters) {
         let slots = self.table.slots();
+        if self.strikes.is_sweeping() {
+            // A table that grew meanwhile: its new slots are not to take the turns of old ones.
+            self.strikes.left += slots.saturating_sub(self.strikes.slots);
+            self.strikes.slots = slots;
+        }
         for _ in 0..SWEEP_BATCH.min(self.strikes.left) {
             self.strikes.left -= 1;
             let index = if self.strikes.next < slots { self.strikes.next } else { 0 };

@@ -57,7 +57,9 @@ pub(super) struct Allocation {
     pub(super) owner: Owner,
     /// IPv4, IPv6 (RFC 8656 section 7.2: one, the other or both).
     pub(super) relayed: [Relayed; 2],
-    pub(super) bucket: Bucket,
+    /// What its client sent, and was sent.
+    pub(super) sent: Bucket,
+    pub(super) received: Bucket,
     pub(super) channels: [Channel; MAX_CHANNELS],
     pub(super) permissions: [Mono; MAX_MEDIA],
     /// Deadline of this allocation's current entry in the timer heap.
@@ -370,7 +372,8 @@ mod tests {
             tuple: FiveTuple::new(client, Transport::Udp),
             owner,
             relayed: [Relayed { port: 1024, expires: Mono::from_nanos(9) }, Relayed::default()],
-            bucket: Bucket::default(),
+            sent: Bucket::default(),
+            received: Bucket::default(),
             channels: [Channel::default(); MAX_CHANNELS],
             permissions: [Mono::ZERO; MAX_MEDIA],
             armed: Mono::ZERO,

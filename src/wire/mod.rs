@@ -1,6 +1,8 @@
 //! Bytes to types and back, without state. Nothing here can panic on any input.
 
 pub mod channel_data;
+#[doc(hidden)]
+pub mod fuzz;
 pub mod media;
 pub mod mux;
 pub mod rtcp;

@@ -29,11 +29,21 @@ pub struct Gateway {
 
 impl Gateway {
     pub fn start(shards: usize) -> Self {
-        Self::start_at(shards, vec![free_port("127.0.0.1:0")], None)
+        Self::start_with(shards, relay::Limits::default())
+    }
+
+    /// With other bounds of the relay.
+    pub fn start_with(shards: usize, limits: relay::Limits) -> Self {
+        Self::start_at(shards, vec![free_port("127.0.0.1:0")], None, limits)
     }
 
     /// With UDP ports of one's choice, and IPv6 relayed addresses where there is an IP for them.
-    pub fn start_at(shards: usize, ports: Vec<SocketAddr>, ip6: Option<Ipv6Addr>) -> Self {
+    pub fn start_at(
+        shards: usize,
+        ports: Vec<SocketAddr>,
+        ip6: Option<Ipv6Addr>,
+        limits: relay::Limits,
+    ) -> Self {
         let udp = ports[0];
         let mut media = vec![MEDIA];
         media.extend(ip6.map(|ip6| SocketAddr::from((ip6, MEDIA.port()))));
@@ -48,11 +58,7 @@ impl Gateway {
                 relayed_ip: MEDIA.ip(),
                 relayed_ip6: ip6,
                 excluded_ports: ports.iter().map(SocketAddr::port).collect(),
-                // A test sends as fast as it can.
-                limits: relay::Limits {
-                    allocation_rate: relay::Rate::UNLIMITED,
-                    ..relay::Limits::default()
-                },
+                limits,
                 shards: 1,
                 shared: relay::Shared::default(),
             },

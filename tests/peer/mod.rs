@@ -314,6 +314,15 @@ impl Peer {
         }
     }
 
+    /// The next datagram of any kind, if one comes within `wait`.
+    pub fn try_recv(&self, wait: Duration) -> Option<Vec<u8>> {
+        let mut buf = [0; 2_048];
+        self.socket.set_read_timeout(Some(wait)).expect("socket option");
+        let len = self.socket.recv(&mut buf);
+        self.socket.set_read_timeout(Some(PATIENCE)).expect("socket option");
+        Some(buf[..len.ok()?].to_vec())
+    }
+
     /// Permission, channel, checks, DTLS: until SRTP keys are there.
     pub fn connect(&mut self, identity: &Identity, own_ufrag: &str, remote: &Remote) {
         self.connect_with(identity, own_ufrag, remote, SslVersion::DTLS1_3);

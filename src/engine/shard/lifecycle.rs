@@ -31,6 +31,9 @@ impl Shard {
             // Its allocations end with this turn's timers.
             Message::Revoke(revocations) => self.parts.relay.revoke(self.now, &revocations),
             Message::Drain(alternate) => self.parts.relay.set_draining(alternate),
+            Message::Nonces(key) => {
+                self.parts.relay.rotate_nonces(self.now.mono, &key, &mut self.counters);
+            }
             Message::Stop => self.stopping = true,
         }
     }

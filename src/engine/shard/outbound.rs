@@ -12,8 +12,9 @@ use crate::engine::streams::Streams;
 use crate::forward::{PacketHead, Wants};
 use crate::ids::{Path, ShardId, StreamId};
 use crate::metrics::{Counters, Id};
-use crate::relay::{HEADROOM, Route};
+use crate::relay::{HEADROOM, Relay, Route};
 use crate::session::{self, srtp};
+use crate::time::Mono;
 
 impl Shard {
     /// Adds a packet to the slab of its stream.
@@ -139,6 +140,8 @@ impl Shard {
             counters: &mut self.counters,
             sockets: &self.parts.sockets,
             transaction: &mut self.transaction,
+            relay: &mut self.parts.relay,
+            now: now.mono,
         };
         for (track, sequence) in &wants.nacks {
             let cached = local.caches.get(usize::from(*track)).and_then(|c| c.load(*sequence));
@@ -263,6 +266,8 @@ impl Shard {
                     counters: &mut self.counters,
                     sockets: &self.parts.sockets,
                     transaction: &mut self.transaction,
+                    relay: &mut self.parts.relay,
+                    now: now.mono,
                 };
                 let mut more = true;
                 while more {
@@ -292,6 +297,8 @@ impl Shard {
             counters: &mut self.counters,
             sockets: &self.parts.sockets,
             transaction: &mut self.transaction,
+            relay: &mut self.parts.relay,
+            now: self.now.mono,
         }
     }
 
@@ -321,11 +328,14 @@ pub(super) struct Out<'a> {
     counters: &'a mut Counters,
     sockets: &'a Sockets,
     transaction: &'a mut [u8; 12],
+    relay: &'a mut Relay,
+    now: Mono,
 }
 
 impl Out<'_> {
     /// Lets `write` fill a slot and sends that to the client behind `route`. `write` gives the
-    /// bytes it wrote, or `None` to send nothing; true when something was sent.
+    /// bytes it wrote, or `None` to send nothing; true when it wrote something, sent or beyond the
+    /// rates of its client.
     pub(super) fn send(
         &mut self,
         route: &Route,
@@ -339,6 +349,9 @@ impl Out<'_> {
             return false;
         };
         let Some(len) = write(body, self.counters) else { return false };
+        if !self.relay.charge(self.now, route.allocation, len, self.counters) {
+            return true;
+        }
         next_transaction(self.transaction);
         let payload = HEADROOM..HEADROOM + len;
         let Some(range) = route.framing.encapsulate(slot, payload, *self.transaction) else {

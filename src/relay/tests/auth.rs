@@ -82,12 +82,40 @@ fn fresh_nonce_never_gets_438_and_a_stale_one_does() {
         rig.wait(secs(600 - 1));
         assert_eq!(rig.refresh(600), Ok(()), "the nonce of the first 401 serves for an hour");
     }
-    rig.relay.set_nonce_keys(NonceKeys::new([2; 32], Some([1; 32])));
+    let key = NonceKey::new([2; 32]);
+    rig.relay.rotate_nonces(rig.now.mono, &key, &mut rig.counters);
     assert_eq!(rig.refresh(600), Ok(()), "the previous key is honoured");
     rig.wait(secs(300));
     assert_eq!(rig.refresh(600), Err(438));
     rig.challenge();
     assert_eq!(rig.refresh(600), Ok(()));
+}
+
+#[test]
+fn rotating_the_nonce_key_never_refuses_a_fresh_nonce() {
+    let mut rig = Rig::new();
+    rig.user = mint("user-42", 100_000, 200_000);
+    rig.challenge();
+    let mut ages = Vec::new();
+    // Every nonce is shown at the last moment of its hour, whatever moment it was made at.
+    for minute in 0..600_u64 {
+        if minute % 10 == 0 {
+            let key = NonceKey::new([minute as u8; 32]);
+            rig.relay.rotate_nonces(rig.now.mono, &key, &mut rig.counters);
+        }
+        ages.push(rig.relay.nonces.mint(rig.now.unix, rig.tuple.client.expose()).to_vec());
+        if let Some(old) = minute.checked_sub(60) {
+            rig.nonce.clone_from(&ages[old as usize]);
+            assert_ne!(rig.refresh(600), Err(438), "minute {minute}");
+        }
+        rig.advance(secs(60));
+    }
+    // Asked sixty times, one in six was taken: hourly.
+    assert_eq!(rig.count(Id::RelayNonceKeys), 10);
+    assert_eq!(rig.count(Id::RelayAuthStaleNonce), 0);
+    rig.nonce.clone_from(&ages[0]);
+    assert_eq!(rig.refresh(600), Err(438), "nor does an old one live on");
+    assert!(!format!("{:?}", NonceKey::new([7; 32])).contains('7'));
 }
 
 #[test]

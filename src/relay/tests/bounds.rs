@@ -126,6 +126,44 @@ fn one_allocations_rate_is_not_anothers_but_the_total_is_everybodys() {
 }
 
 #[test]
+fn what_peers_send_to_a_client_is_bounded_like_what_it_sends() {
+    let mut rig = limited(Rate { packets: 100, bits: 80_000 }, Rate::UNLIMITED);
+    let handle = rig.relay.route(rig.handle(), &media()).unwrap().allocation;
+    assert_eq!(handle, rig.handle());
+    let sent = |rig: &mut Rig, bytes| {
+        let now = rig.now.mono;
+        (0..1_000).filter(|_| rig.relay.charge(now, handle, bytes, &mut rig.counters)).count()
+    };
+    assert_eq!(sent(&mut rig, 1), 50, "half a second's worth at once");
+    assert_eq!(rig.count(Id::RelayDropPacketRateOut), 950);
+    rig.advance(secs(10));
+    assert_eq!(sent(&mut rig, 1_000), 5, "5,000 bytes are half a second of 80,000 bits");
+    assert_eq!(rig.count(Id::RelayDropBitRateOut), 995);
+    // The directions do not share a bucket.
+    assert!(matches!(rig.send(&[0x40, 0, 0, 1, 9]), Handled::ToPeer(_)));
+    assert_eq!((rig.count(Id::RelayDropPacketRate), rig.count(Id::RelayDropBitRate)), (0, 0));
+    assert_eq!(rig.refresh(0), Ok(()));
+    rig.advance(secs(10));
+    assert_eq!(sent(&mut rig, 1), 0, "the allocation is gone");
+}
+
+#[test]
+fn total_rate_towards_clients_is_everybodys() {
+    let per = Rate { packets: 100, bits: 0 };
+    let mut rig = limited(per, Rate { packets: 150, bits: 0 });
+    let flood = |rig: &mut Rig| {
+        let (now, to) = (rig.now.mono, rig.handle());
+        (0..1_000).filter(|_| rig.relay.charge(now, to, 9, &mut rig.counters)).count()
+    };
+    assert_eq!(flood(&mut rig), 50);
+    move_to(&mut rig, "198.51.100.7:5001");
+    rig.allocate();
+    assert_eq!(flood(&mut rig), 25, "75 in all");
+    assert_eq!(rig.count(Id::RelayDropTotalRateOut), 25);
+    assert_eq!(rig.count(Id::RelayDropTotalRate), 0);
+}
+
+#[test]
 fn draining_server_sends_newcomers_to_its_alternate_and_serves_who_is_there() {
     let mut rig = Rig::connected(Some(0x4000));
     let old = rig.tuple;

@@ -91,6 +91,31 @@ fn table_is_swept_in_batches_and_whole() {
     assert!((3..=6).contains(&steps), "{steps}");
 }
 
+/// Found by the fuzzer: the newcomer's slot took the turn of an old one, which outlived the sweep.
+#[test]
+fn newcomer_during_a_sweep_hides_nobody_from_it() {
+    let limits = Limits { allocations_per_subject: 6_000, ..Limits::default() };
+    let mut rig = Rig::with(Config { limits, ..config() });
+    for client in 0..3_000_u32 {
+        rig.tuple = tuple(&format!("198.51.{}.{}:5000", 100 + client / 250, 1 + client % 250));
+        rig.nonce.clear();
+        rig.allocate();
+    }
+    // A round for nobody stops in the middle, and from there the next one goes on.
+    let nobody = Target::Subject(SubjectHash::of("nobody"));
+    rig.relay.revoke(rig.now, &revocation(nobody, START));
+    rig.wait(secs(0));
+    rig.relay.revoke(rig.now, &revocation(subject(), START));
+    rig.user = mint("another", 600, 43_200);
+    rig.tuple = tuple("203.0.113.1:5000");
+    rig.nonce.clear();
+    rig.allocate();
+    while rig.relay.poll_timeout().is_some_and(|at| at <= rig.now.mono) {
+        rig.wait(secs(0));
+    }
+    assert_eq!((rig.allocations(), rig.count(Id::RelayAllocationsEndedRevoked)), (1, 3_000));
+}
+
 /// A rig that lets in what the options can let in, with two secrets; its user has this name.
 fn lenient(username: &str, credential: &str) -> Rig {
     let ring = [[8; 32], [7; 32]].into_iter().zip(["k2", "k1"]);
