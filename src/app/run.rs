@@ -1,6 +1,7 @@
 //! The composition root: build, start, ready, drain, stop.
 
 use std::fs;
+use std::net::IpAddr;
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -20,7 +21,7 @@ use super::listener;
 use crate::auth::token::{TokenKeys, TokenRequest};
 use crate::auth::turn::Keys;
 use crate::cli::{ServePlan, print};
-use crate::config::Format;
+use crate::config::{Config, Format};
 use crate::control::revocation::Revocations;
 use crate::control::store::Store;
 use crate::control::{self, Control, Principal};
@@ -52,7 +53,8 @@ pub fn run(plan: ServePlan) -> anyhow::Result<()> {
     init_log(&format!("warn,veilgate={}", config.log.level.as_str()), format)?;
     let turn_keys = Keys::new(secrets.turn_keys)?
         .accept_plain_names(config.auth.plain_rest)
-        .accept_static_users(secrets.users);
+        .accept_static_users(secrets.users)
+        .others_are_external(config.relay.external.as_ref().is_some_and(|it| it.names));
     let turn_keys = Arc::new(turn_keys);
     let token_keys = Arc::new(TokenKeys::new(secrets.token_keys)?);
     let store = Store::open(&config.store.path)?;
@@ -67,10 +69,24 @@ pub fn run(plan: ServePlan) -> anyhow::Result<()> {
         media: vec![media],
         relayed_ip: config.public.ip.into(),
         relayed_ip6: None,
+        external: config.relay.external.as_ref().map(|external| relay::External {
+            bound_ip: external.ip.unwrap_or(config.public.ip).into(),
+            ip6: external.ip6,
+            ports: external.ports.clone(),
+            allow: external.allow.clone(),
+            allow_private: external.allow_private.clone(),
+            own: own_addresses(&config),
+        }),
         excluded_ports: vec![config.listen.udp.port(), config.listen.https.port()],
         limits: relay::Limits {
             allocations: config.relay.limits.allocations_total.div_ceil(u32::try_from(shards)?),
             allocations_per_subject: config.relay.limits.allocations_per_subject,
+            permissions_per_allocation: config
+                .relay
+                .limits
+                .permissions_per_allocation
+                .try_into()?,
+            channels_per_allocation: config.relay.limits.channels_per_allocation.try_into()?,
             allocation_rate: relay::Rate {
                 packets: config.relay.limits.packets_per_second,
                 bits: config.relay.limits.bits_per_second.into(),
@@ -91,6 +107,7 @@ pub fn run(plan: ServePlan) -> anyhow::Result<()> {
             urls: config.relay.urls.clone(),
             credential_ttl: config.auth.credential_ttl,
             session_limit: config.auth.session_limit,
+            external: config.relay.external.is_some(),
             max_sessions: engine::parked::MAX_SESSIONS,
         },
         turn_keys,
@@ -175,6 +192,17 @@ pub fn run(plan: ServePlan) -> anyhow::Result<()> {
     engine.stop();
     runtime.shutdown_background();
     served
+}
+
+/// Addresses under which something of this machine can be reached.
+fn own_addresses(config: &Config) -> Vec<IpAddr> {
+    let listen = &config.listen;
+    let bound = [listen.udp.ip(), listen.https.ip(), listen.metrics.ip(), config.public.ip.into()];
+    let mut own = super::dev::interface_addresses();
+    own.extend(bound.into_iter().filter(|ip| !ip.is_unspecified()));
+    own.sort_unstable();
+    own.dedup();
+    own
 }
 
 async fn bind(addr: std::net::SocketAddr, what: &str) -> anyhow::Result<TcpListener> {

@@ -57,6 +57,8 @@ pub enum Class {
     Forwarder,
     /// Only the other allocations of the same room: sealed calls.
     Room,
+    /// Peers outside, those the configuration lists: a classic TURN server for other applications.
+    External,
     /// The forwarder, and the echo beside it ([`echo_address`]): for `veilgate probe`.
     Probe,
 }
@@ -66,8 +68,19 @@ impl Class {
         match self {
             Self::Forwarder => 1,
             Self::Room => 2,
+            Self::External => 3,
             // Not for users: numbered apart from their classes.
             Self::Probe => 16,
+        }
+    }
+
+    /// Of the classes that are minted for users, the one with this name.
+    #[must_use]
+    pub fn of_users(name: &str) -> Option<Self> {
+        match name {
+            "forwarder" => Some(Self::Forwarder),
+            "external" => Some(Self::External),
+            _ => None,
         }
     }
 
@@ -75,6 +88,7 @@ impl Class {
         match byte {
             1 => Some(Self::Forwarder),
             2 => Some(Self::Room),
+            3 => Some(Self::External),
             16 => Some(Self::Probe),
             _ => None,
         }
@@ -131,6 +145,9 @@ pub enum MintError {
     /// The session would end before the last allocation could begin.
     #[error("the session limit is shorter than the credential's life")]
     SessionTooShort,
+    /// A class whose policy is off.
+    #[error("external credentials reach nobody here: relay.external is not configured")]
+    ClassOff,
     /// The cipher refused; not expected to happen.
     #[error("the credential could not be sealed")]
     Seal,
@@ -198,6 +215,8 @@ struct Entry {
 pub struct Keys {
     entries: Vec<Entry>,
     plain_names: bool,
+    /// What names that are not ours reach.
+    others: Class,
     users: StaticUsers,
 }
 
@@ -230,14 +249,21 @@ impl Keys {
                 }
             })
             .collect();
-        Ok(Self { entries, plain_names: false, users: StaticUsers::default() })
+        let (plain_names, others) = (false, Class::Forwarder);
+        Ok(Self { entries, plain_names, others, users: StaticUsers::default() })
     }
 
-    /// Accepts plain TURN REST names, `expiry:user`, made by whoever has one of the first
+    /// Accepts plain TURN REST names, `expiry:user` or `expiry` alone (Prosody's), made by whoever has one of the first
     /// [four](PLAIN_TRIES) secrets. The expiry ends new allocations and live ones alike.
     #[must_use]
     pub fn accept_plain_names(self, accept: bool) -> Self {
         Self { plain_names: accept, ..self }
+    }
+
+    /// Lets plain names and static users reach peers outside, instead of the forwarder.
+    #[must_use]
+    pub fn others_are_external(self, external: bool) -> Self {
+        Self { others: if external { Class::External } else { Class::Forwarder }, ..self }
     }
 
     /// Accepts long-lived users.
@@ -343,16 +369,23 @@ impl Keys {
                 credential: CredentialId::of(username),
                 subject: SubjectHash::of(user),
                 room: None,
-                class: Class::Forwarder,
+                class: self.others,
                 issued: Unix::default(),
                 allocate_by: until,
                 live_until: until,
                 key,
                 key_sha256,
             };
-        let Some((digits, user)) = username.split_once(':') else {
-            let (key, key_sha256) = self.users.keys(username, realm).filter(|_| attempt == 0)?;
-            return Some(named(username, NEVER, key, key_sha256));
+        let (digits, user) = match username.split_once(':') {
+            Some(parts) => parts,
+            None => match self.users.keys(username, realm) {
+                Some((key, key_sha256)) if attempt == 0 => {
+                    return Some(named(username, NEVER, key, key_sha256));
+                }
+                Some(_) => return None,
+                // Nobody's name: whoever got it in the same second is one subject.
+                None => (username, username),
+            },
         };
         if !self.plain_names || user.is_empty() || !is_number(digits) {
             return None;

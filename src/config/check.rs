@@ -80,10 +80,10 @@ pub fn check_overrides(overrides: &Overrides) -> Vec<Fault> {
     faults.into_iter().filter(|fault| fault.file.is_none()).collect()
 }
 
-struct Checker<'a> {
-    root: Section<'a>,
-    notes: &'a Notes,
-    warnings: &'a Notes,
+pub(super) struct Checker<'a> {
+    pub(super) root: Section<'a>,
+    pub(super) notes: &'a Notes,
+    pub(super) warnings: &'a Notes,
     folder: &'a Path,
     overrides: &'a Overrides,
     readable: &'a dyn Fn(&Path) -> Result<(), String>,
@@ -258,8 +258,9 @@ impl Checker<'_> {
                 relay_urls(&public.name(), listen.udp.port(), listen.https.port())
             })
         };
+        let external = self.external();
         let limits = self.limits();
-        Some(Relay { realm: realm?, urls: urls?, limits: limits? })
+        Some(Relay { realm: realm?, urls: urls?, external: external?, limits: limits? })
     }
 
     fn limits(&self) -> Option<Limits> {
@@ -276,11 +277,16 @@ impl Checker<'_> {
         let per_subject =
             limit("allocations_per_subject", defaults.allocations_per_subject, 100_000);
         let total = limit("allocations_total", defaults.allocations_total, 10_000_000);
+        let permissions =
+            limit("permissions_per_allocation", defaults.permissions_per_allocation, 256);
+        let channels = limit("channels_per_allocation", defaults.channels_per_allocation, 256);
         let packets = limit("packets_per_second", defaults.packets_per_second, 10_000_000);
         let bits = limit("bits_per_second", defaults.bits_per_second, u32::MAX.into());
         Some(Limits {
             allocations_per_subject: per_subject?,
             allocations_total: total?,
+            permissions_per_allocation: permissions?,
+            channels_per_allocation: channels?,
             packets_per_second: packets?,
             bits_per_second: bits?,
         })
@@ -462,14 +468,16 @@ fn collide(a: SocketAddr, b: SocketAddr) -> bool {
     a.port() == b.port() && (a.ip() == b.ip() || a.ip() == IpAddr::V4(Ipv4Addr::UNSPECIFIED))
 }
 
-fn text(value: &Value) -> Result<String, String> {
+pub(super) fn text(value: &Value) -> Result<String, String> {
     match value {
         Value::Text(text) => Ok(text.clone()),
         other => Err(format!("expected text, found {}", other.kind())),
     }
 }
 
-fn parsed<T: std::str::FromStr>(expected: &'static str) -> impl Fn(&Value) -> Result<T, String> {
+pub(super) fn parsed<T: std::str::FromStr>(
+    expected: &'static str,
+) -> impl Fn(&Value) -> Result<T, String> {
     move |value| match value {
         Value::Text(text) => text.parse().map_err(|_| format!("\"{text}\" is not {expected}")),
         other => Err(format!("expected {expected}, found {}", other.kind())),
@@ -503,7 +511,7 @@ fn between(least: Duration, most: Duration) -> impl Fn(&Value) -> Result<Duratio
     }
 }
 
-fn yes_or_no(value: &Value) -> Result<bool, String> {
+pub(super) fn yes_or_no(value: &Value) -> Result<bool, String> {
     match value {
         Value::Bool(answer) => Ok(*answer),
         other => Err(format!("expected true or false, found {}", other.kind())),

@@ -6,6 +6,7 @@
 
 mod check;
 pub mod duration;
+mod external;
 mod section;
 mod tree;
 
@@ -17,6 +18,7 @@ use std::str::FromStr;
 use std::time::Duration;
 
 pub use check::{check, check_overrides, default_realm, relay_urls};
+pub use external::External;
 pub use section::Fault;
 
 /// Most data-plane threads.
@@ -103,6 +105,8 @@ pub struct Relay {
     pub realm: String,
     /// The URLs handed out with a credential.
     pub urls: Vec<String>,
+    /// The classic TURN server for other applications; none: it is off.
+    pub external: Option<External>,
     /// What one subject, and all together, may hold.
     pub limits: Limits,
 }
@@ -114,6 +118,10 @@ pub struct Limits {
     pub allocations_per_subject: u32,
     /// Live allocations of this node.
     pub allocations_total: u32,
+    /// Peers that one allocation of the external policy may permit.
+    pub permissions_per_allocation: u32,
+    /// Channels of one allocation of the external policy.
+    pub channels_per_allocation: u32,
     /// Packets a second that one allocation's client may send.
     pub packets_per_second: u32,
     /// Bits of payload a second that one allocation's client may send.
@@ -125,6 +133,8 @@ impl Default for Limits {
         Self {
             allocations_per_subject: 32,
             allocations_total: 100_000,
+            permissions_per_allocation: 64,
+            channels_per_allocation: 64,
             packets_per_second: 20_000,
             bits_per_second: 200_000_000,
         }

@@ -97,6 +97,15 @@ counters! {
     RelayDropPacketRate Counter "veilgate_relay_dropped_total" { reason = "packet_rate" } "Datagrams dropped without an answer";
     RelayDropBitRate Counter "veilgate_relay_dropped_total" { reason = "bit_rate" } "Datagrams dropped without an answer";
     RelayDropTotalRate Counter "veilgate_relay_dropped_total" { reason = "total_rate" } "Datagrams dropped without an answer";
+    RelayDeniedInbound Counter "veilgate_relay_denied_peers_total" { reason = "inbound" } "Peers denied by policy";
+    RelaySockets Gauge "veilgate_relay_external_sockets" {} "Relayed sockets of the external policy";
+    RelayPortsTaken Counter "veilgate_relay_external_ports_total" { result = "taken" } "Relayed ports that could not be opened at once";
+    RelayPortsExhausted Counter "veilgate_relay_external_ports_total" { result = "exhausted" } "Relayed ports that could not be opened at once";
+    ExternalPacketsOut Counter "veilgate_engine_external_packets_total" { direction = "to_peer" } "Datagrams of relayed sockets";
+    ExternalPacketsIn Counter "veilgate_engine_external_packets_total" { direction = "from_peer" } "Datagrams of relayed sockets";
+    ExternalDropBlocked Counter "veilgate_engine_external_dropped_total" { reason = "would_block" } "Datagrams to peers dropped";
+    ExternalDropRefused Counter "veilgate_engine_external_dropped_total" { reason = "refused" } "Datagrams to peers dropped";
+    ExternalDropClosed Counter "veilgate_engine_external_dropped_total" { reason = "closed" } "Datagrams to peers dropped";
     RelayDropNoPeer Counter "veilgate_relay_dropped_total" { reason = "no_peer" } "Datagrams dropped without an answer";
 
     SessionsPublishing Gauge "veilgate_session_sessions" { role = "publisher" } "Connected sessions";

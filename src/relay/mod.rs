@@ -37,9 +37,11 @@
 
 mod allocate;
 mod ending;
+mod external;
 mod framing;
 mod limits;
 mod nonce;
+mod outside;
 mod policy;
 mod ports;
 mod proof;
@@ -60,6 +62,7 @@ use std::sync::Arc;
 
 use rand::rngs::StdRng;
 
+pub use external::{External, Opened, Opener, Outlet};
 pub use framing::{Framing, HEADROOM, Route, TAILROOM};
 pub use limits::{Limits, Rate};
 pub use nonce::{LIFETIME_SECS as NONCE_LIFETIME_SECS, NonceKeys};
@@ -67,14 +70,16 @@ pub use policy::MAX_MEDIA;
 pub use ports::Shared;
 pub use table::Owner;
 
-use crate::auth::turn::Keys;
+use crate::auth::turn::{self as credential, Keys};
 use crate::ids::{AllocationHandle, FiveTuple, Path, RoomHash, ShardId};
 use crate::metrics::{Counters, Id};
 use crate::time::{Mono, Now};
 use crate::wire::channel_data;
 use crate::wire::mux::{Outer, outer};
 use crate::wire::stun::{Class, Message, Method, attr};
+use external::Reach;
 use limits::{Bucket, Exceeded};
+use outside::Outlets;
 use policy::{Peer, Policy, Scope};
 use ports::{IpFamily, Ports};
 use revoked::Strikes;
@@ -97,6 +102,8 @@ pub struct Config {
     pub relayed_ip: IpAddr,
     /// The IP of relayed transport addresses for clients that ask for IPv6; none: 440.
     pub relayed_ip6: Option<Ipv6Addr>,
+    /// Real relayed addresses, for other applications; none: that class is refused.
+    pub external: Option<External>,
     /// Ports that are never drawn as relayed ports (bound ports; media and echo ports are added).
     pub excluded_ports: Vec<u16>,
     /// Bounds.
@@ -131,6 +138,9 @@ pub enum ConfigError {
     /// No even port with an odd neighbour is left to draw.
     #[error("every relayed port is excluded")]
     Ports,
+    /// An open relay, or one for nobody.
+    #[error("external relaying needs a list of whom it may reach")]
+    Allow,
 }
 
 /// What became of a datagram.
@@ -144,6 +154,19 @@ pub enum Handled {
     ToPeer(ToPeer),
     /// Part of the datagram is for another client's allocation.
     ToRelayed(ToRelayed),
+    /// Part of the datagram is for a peer outside.
+    ToExternal(ToExternal),
+}
+
+/// A payload a client sends to a peer outside.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct ToExternal {
+    /// The socket it leaves by.
+    pub outlet: Outlet,
+    /// Where to.
+    pub to: SocketAddr,
+    /// The payload's place in the datagram; may be empty.
+    pub payload: Range<usize>,
 }
 
 /// A payload a client sends to another client of its room.
@@ -185,6 +208,7 @@ pub struct Relay {
     shard: ShardId,
     policy: Policy,
     ports: Ports,
+    outlets: Option<Outlets>,
     draining: Option<Alternate>,
     total: Bucket,
     keys: Arc<Keys>,
@@ -239,13 +263,22 @@ impl Relay {
         }
         let mut excluded = std::mem::take(&mut config.excluded_ports);
         let relayed = [Some(config.relayed_ip), config.relayed_ip6.map(IpAddr::V6)];
-        let policy = Policy::new(&config.media, relayed, config.shared.clone());
+        if config.external.as_ref().is_some_and(|external| {
+            external.allow.is_empty() || external.ports.is_empty() || !external.bound_ip.is_ipv4()
+        }) {
+            return Err(ConfigError::Allow);
+        }
+        let reach = config.external.as_ref();
+        let reach = reach.map(|external| Reach::new(config.relayed_ip, external));
+        let outlets = config.external.as_ref().map(|it| Outlets::new(it.ports.clone()));
+        let policy = Policy::new(&config.media, relayed, config.shared.clone()).reaching(reach);
         excluded.extend(policy.peers().iter().map(SocketAddr::port));
         let ports = Ports::new(excluded, shard, config.shards).ok_or(ConfigError::Ports)?;
         let cap = ReplyCap::new(config.limits.unauthenticated_replies, RandomKey::new(&mut rng));
         Ok(Self {
             policy,
             ports,
+            outlets,
             draining: None,
             total: Bucket::default(),
             table: Table::new(&mut rng),
@@ -320,6 +353,12 @@ impl Relay {
             return dropped(counters, Id::RelayDropNoAllocation);
         };
         // Bound through the policy, so no further question: RFC 8656 section 12.6.
+        if let Some(outside) = &allocation.outside {
+            return match outside.by_number(message.channel, now) {
+                Some(peer) => self.pass_outside(now, index, peer, message.data, counters),
+                None => dropped(counters, Id::RelayDropNoChannel),
+            };
+        }
         let mut channels = allocation.channels.iter();
         let bound =
             channels.find(|channel| channel.number == message.channel && channel.until > now);
@@ -373,7 +412,7 @@ impl Relay {
                 hairpin: Hairpin { from: (address.ip(), port).into(), to: address, room },
                 payload,
             }),
-            (Peer::Room(..), None) => dropped(counters, Id::RelayDropNoPeer),
+            (Peer::Room(..), None) | (Peer::Outside, _) => dropped(counters, Id::RelayDropNoPeer),
         }
     }
 
@@ -418,8 +457,11 @@ impl Relay {
         else {
             return dropped(counters, Id::RelayDropMalformed);
         };
-        if !message.unknown_required(request::KNOWN).is_empty() {
+        if !message.unknown_required(request::known(allocation.owner.class)).is_empty() {
             return dropped(counters, Id::RelayDropMalformed);
+        }
+        if allocation.outside.is_some() {
+            return self.on_send_outside(now, index, peer, payload, counters);
         }
         let admitted = self.policy.admit(&allocation.owner, peer, Scope::Transport);
         let Some(admitted) = admitted.filter(|a| self.serves(allocation, now, peer, a.peer)) else {
@@ -461,7 +503,11 @@ impl Relay {
     #[must_use]
     pub fn deliver(&self, hairpin: &Hairpin) -> Option<Route> {
         let family = IpFamily::of(&hairpin.to);
-        let allocation = self.table.get(self.table.find_port(family, hairpin.to.port())?)?;
+        let allocation = self.table.get(self.table.find_port(
+            credential::Class::Room,
+            family,
+            hairpin.to.port(),
+        )?)?;
         if allocation.owner.room != Some(hairpin.room)
             || self.policy.relayed(family) != Some(hairpin.to.ip())
             || IpFamily::of(&hairpin.from) != family
@@ -520,8 +566,10 @@ impl Relay {
     }
 
     fn relayed_in(&self, handle: AllocationHandle, family: IpFamily) -> Option<SocketAddr> {
-        let relayed = self.table.resolve(handle)?.relayed.get(family.index())?;
-        (relayed.port != 0).then_some((self.policy.relayed(family)?, relayed.port).into())
+        let allocation = self.table.resolve(handle)?;
+        let relayed = allocation.relayed.get(family.index())?;
+        let ip = self.policy.relayed_of(allocation.owner.class, family)?;
+        (relayed.port != 0).then_some((ip, relayed.port).into())
     }
 
     /// The allocation as other shards name it.
@@ -534,6 +582,7 @@ impl Relay {
         counters.set(Id::RelayAllocations, self.table.len() as u64);
         counters.set(Id::RelayPermissions, self.permissions);
         counters.set(Id::RelayChannels, self.channels);
+        counters.set(Id::RelaySockets, self.outlets.as_ref().map_or(0, Outlets::open));
     }
 }
 

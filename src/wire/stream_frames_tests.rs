@@ -109,7 +109,7 @@ fn lies_end_the_stream_for_good() {
         // G would be ChannelData, of 0x5420 bytes.
         (b"GET / HTTP/1.1\r\n", FrameError::TooLong),
         (&[0x16, 3, 1, 2, 0], FrameError::NotTurn),
-        (&[0x50, 0, 0, 0], FrameError::NotTurn),
+        (&[0x80, 0, 0, 0], FrameError::NotTurn),
         (&[0x80], FrameError::NotTurn),
         (&[0, 3, 0, 0, 0x21, 0x12, 0xa4, 0x43], FrameError::NotTurn),
         (&odd, FrameError::Length),

@@ -5,6 +5,7 @@
 //! that have others, take messages, run at most one DTLS handshake step, run due timers, send.
 
 mod connections;
+mod external;
 mod inbound;
 mod lifecycle;
 mod outbound;
@@ -27,6 +28,7 @@ use tokio::sync::mpsc::UnboundedSender;
 use super::clock::Clock;
 use super::egress::Egress;
 use super::endpoint::{Endpoint, Role};
+use super::external::External;
 use super::mailbox::{Event, Mailbox};
 use super::media::{BatchPool, MediaBatch};
 use super::parked::ParkedTable;
@@ -67,6 +69,8 @@ pub(super) struct Parts {
     pub parked: Arc<ParkedTable>,
     pub events: UnboundedSender<Event>,
     pub published: Arc<Published>,
+    /// Sockets towards peers outside, where that policy is on.
+    pub external: Option<External>,
 }
 
 /// A stream as far as this shard is concerned.
@@ -108,6 +112,7 @@ pub(super) struct Shard {
     recv: Option<RecvBatch>,
     reply: Box<[u8]>,
     connections: Streams,
+    external: Option<External>,
     /// Taken out while what was read is handled in place.
     scratch: Box<[u8]>,
     endpoints: Vec<Option<Box<Endpoint>>>,
@@ -134,6 +139,7 @@ impl Shard {
         let mut transaction = [0; 12];
         parts.rng.fill_bytes(&mut transaction);
         let now = parts.clock.now();
+        let external = parts.external.take();
         let connections = Streams::new(parts.poll.registry().try_clone()?, CONNECTIONS.0);
         Ok(Self {
             parts,
@@ -142,6 +148,7 @@ impl Shard {
             recv: Some(RecvBatch::default()),
             reply: vec![0; 2_048].into_boxed_slice(),
             connections,
+            external,
             scratch: vec![0; 16 * 1024].into_boxed_slice(),
             endpoints: Vec::new(),
             free: Vec::new(),
@@ -180,6 +187,11 @@ impl Shard {
                 match event.token() {
                     SOCKET => readable = true,
                     WAKER => {}
+                    token if External::is_token(token) => {
+                        if let Some(external) = &mut self.external {
+                            external.on_ready(token);
+                        }
+                    }
                     token => self.connections.on_ready(
                         token,
                         event.is_readable() || event.is_read_closed() || event.is_error(),
@@ -195,9 +207,11 @@ impl Shard {
                 readable = self.receive();
             }
             self.read_connections();
+            self.read_external();
             self.take_messages();
             self.handshake_step();
             self.run_timers();
+            self.settle_external();
             self.flush();
 
             let ended = self.parts.clock.mono();
@@ -213,7 +227,8 @@ impl Shard {
     }
 
     fn wait(&self, busy: bool, publish_at: Mono) -> Duration {
-        if busy || !self.handshakes.is_empty() || self.connections.is_busy() {
+        let external = self.external.as_ref().is_some_and(External::is_busy);
+        if busy || external || !self.handshakes.is_empty() || self.connections.is_busy() {
             return Duration::ZERO;
         }
         let timer = self.deadlines.peek().map(|Reverse((at, _))| *at);
@@ -261,6 +276,9 @@ impl Shard {
     }
 
     fn flush(&mut self) {
+        if let Some(external) = &mut self.external {
+            external.flush(&mut self.counters);
+        }
         if !self.egress.is_empty() {
             let socket = self.parts.socket.as_fd();
             self.egress.flush(socket, &mut self.connections, &mut self.counters);
