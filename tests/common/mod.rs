@@ -2,6 +2,7 @@
 //! its clients in the other. What runs here is what an operator runs; nothing is mocked.
 #![allow(dead_code, unreachable_pub, reason = "each test uses its part")]
 
+pub mod configured;
 pub mod expect;
 pub mod tool;
 
@@ -88,6 +89,16 @@ pub struct Network {
 
 impl Network {
     fn new() -> Self {
+        let net = |ip: Ipv4Addr| format!("{ip}/24");
+        let network = Self::with(&[&net(GATEWAY), &net(OTHER)], &[&net(CLIENT)]);
+        // Firefox asks the routing table which address is its default one.
+        let via = GATEWAY.to_string();
+        ip(&["-n", &network.clients, "route", "add", "default", "via", &via]);
+        network
+    }
+
+    /// With addresses of one's own choice, `ip/prefix` of either family: the gateway's, the clients'.
+    pub fn with(gateway: &[&str], clients: &[&str]) -> Self {
         need_root();
         need("ip", "iproute2");
         let n = COUNT.fetch_add(1, Ordering::Relaxed);
@@ -99,20 +110,27 @@ impl Network {
             ip(&["-n", namespace, "link", "set", "lo", "up"]);
         }
         ip(&["-n", g, "link", "add", "v0", "type", "veth", "peer", "name", "v1", "netns", c]);
-        let address = |ip: Ipv4Addr| format!("{ip}/24");
-        for (namespace, link, addresses) in
-            [(g, "v0", [GATEWAY, OTHER].as_slice()), (c, "v1", [CLIENT].as_slice())]
-        {
+        for (namespace, link, addresses) in [(g, "v0", gateway), (c, "v1", clients)] {
             // No link-local address: its duplicate detection would delay the first packets.
             ip(&["-n", namespace, "link", "set", link, "addrgenmode", "none"]);
-            for &a in addresses {
-                ip(&["-n", namespace, "address", "add", &address(a), "dev", link]);
+            for &address in addresses {
+                let mut add = vec!["-n", namespace, "address", "add", address, "dev", link];
+                add.extend(address.contains(':').then_some("nodad"));
+                ip(&add);
             }
             ip(&["-n", namespace, "link", "set", link, "up"]);
         }
-        // Firefox asks the routing table which address is its default one.
-        ip(&["-n", c, "route", "add", "default", "via", &GATEWAY.to_string()]);
         network
+    }
+
+    /// Runs `ip` on the gateway's side.
+    pub fn ip_gateway(&self, args: &[&str]) {
+        ip(&[&["-n", &self.gateway], args].concat());
+    }
+
+    /// Runs `ip` on the clients' side.
+    pub fn ip_clients(&self, args: &[&str]) {
+        ip(&[&["-n", &self.clients], args].concat());
     }
 
     /// Runs `work` on a thread inside the clients' namespace.
@@ -211,28 +229,34 @@ impl Gateway {
     pub fn start_with(shards: usize, arguments: &[&str]) -> Self {
         let network = Network::new();
         let folder = tempfile::tempdir().expect("a folder");
+        let mut all = serve_arguments(folder.path(), shards);
+        all.extend(arguments.iter().map(|&argument| argument.to_owned()));
+        let gateway = Self::launch(network, folder, &all);
+        gateway.0.wait_until_ready(&gateway.1, true);
+        gateway.0
+    }
+
+    /// Starts a process; whether it lives.
+    fn launch(
+        network: Network,
+        folder: tempfile::TempDir,
+        arguments: &[String],
+    ) -> (Self, Receiver<()>) {
         let mut command = veilgate();
-        command
-            .args(serve_arguments(folder.path(), shards))
-            .args(arguments)
-            .stdin(Stdio::null())
-            .stdout(Stdio::piped())
-            .stderr(Stdio::piped());
+        command.args(arguments).stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
         let mut process = network.as_gateway(|| command.spawn()).expect("the gateway starts");
         let log = Arc::new(Mutex::new(String::new()));
         let (alive, died) = channel::<()>();
         collect(process.stdout.take().expect("piped"), &log, None);
         // The pipe closes, and the channel with it, when the process ends.
         collect(process.stderr.take().expect("piped"), &log, Some(alive));
-        let gateway = Self { process, log, folder, network };
-        gateway.wait_until_ready(&died);
-        gateway
+        (Self { process, log, folder, network }, died)
     }
 
-    fn wait_until_ready(&self, died: &Receiver<()>) {
+    fn wait_until_ready(&self, died: &Receiver<()>, leaves_note: bool) {
         for _ in 0..START_TRIES {
             if self.loopback_get("/readyz").is_some_and(|(status, _)| status == 200)
-                && self.state_dir().join("gateway.json").exists()
+                && (!leaves_note || self.state_dir().join("gateway.json").exists())
             {
                 return;
             }
