@@ -514,6 +514,45 @@ mod tests {
     }
 
     #[test]
+    fn plain_names_of_every_back_end_are_read_and_reach_what_the_configuration_says() {
+        let keys = keys().accept_plain_names(true);
+        for (name, subject) in [
+            // Nextcloud, Synapse, Prosody (Jitsi).
+            ("1780000600:r4nd0m", "r4nd0m"),
+            ("1780000600:@alice:example.org", "@alice:example.org"),
+            ("1780000600", "1780000600"),
+        ] {
+            let verified = keys.verify(name, REALM).unwrap();
+            assert_eq!(verified.subject, SubjectHash::of(subject), "{name}");
+            assert_eq!(verified.live_until, Unix::from_secs(1_780_000_600));
+            assert_eq!((verified.class, verified.room), (Class::Forwarder, None));
+        }
+        let keys = keys.others_are_external(true);
+        assert_eq!(keys.verify("1780000600", REALM).unwrap().class, Class::External);
+        let ours = keys.mint(NOW, &request(), [9; 12]).unwrap();
+        assert_eq!(keys.verify(&ours.username, REALM).unwrap().class, Class::Forwarder);
+        for name in ["", ":", "178000060x", "-1", "99999999999999999999999"] {
+            assert_eq!(keys.verify(name, REALM), Err(Refused::Malformed), "{name}");
+        }
+        let keys = keys.accept_plain_names(false);
+        assert_eq!(keys.verify("1780000600", REALM), Err(Refused::Malformed));
+        // A static user may be called by a number; it is then nobody else.
+        let users = StaticUsers::parse("1780000600:a-password-of-many-letters").unwrap();
+        let keys = keys.accept_plain_names(true).accept_static_users(users);
+        let verified = keys.verify("1780000600", REALM).unwrap();
+        assert_eq!((verified.live_until, verified.class), (NEVER, Class::External));
+        assert_eq!(keys.verify_again("1780000600", REALM, 1), None);
+    }
+
+    #[test]
+    fn external_credential_says_so() {
+        let keys = keys();
+        let mint = Mint { class: Class::External, room: None, ..request() };
+        let minted = keys.mint(NOW, &mint, [9; 12]).unwrap();
+        assert_eq!(keys.verify(&minted.username, REALM).unwrap().class, Class::External);
+    }
+
+    #[test]
     fn minted_credential_verifies_to_what_it_was_minted_for() {
         let keys = keys();
         let minted = keys.mint(NOW, &request(), [9; 12]).unwrap();

@@ -172,3 +172,141 @@ fn machine(ip: IpAddr) -> Result<(), String> {
     }
     Ok(())
 }
+
+#[cfg(test)]
+mod tests {
+    use std::path::Path;
+
+    use crate::config::{Checked, Fault, Overrides, check};
+
+    const SOUND: &str = "\
+public: { host: turn.example.org, ip: 203.0.113.7 }
+auth: { turn_keys_file: a, token_keys_file: b, plain_rest: true }
+tls: { certificate: c, key: d }
+";
+
+    fn read(external: &str) -> Result<Checked, Vec<Fault>> {
+        let text = format!("{SOUND}relay:\n  external:\n{external}");
+        check(&text, "v.yaml", Path::new("/x"), &Overrides::default(), &|_| Ok(()))
+    }
+
+    fn faults(external: &str) -> Vec<String> {
+        read(external).unwrap_err().iter().map(ToString::to_string).collect()
+    }
+
+    #[test]
+    fn external_is_off_unless_it_is_there() {
+        let off = check(SOUND, "v", Path::new("/x"), &Overrides::default(), &|_| Ok(())).unwrap();
+        assert_eq!(off.config.relay.external, None);
+        let on = read("    allow: [198.16.0.0/14, '2a01:4f8::/32']\n").unwrap();
+        let external = on.config.relay.external.unwrap();
+        assert_eq!(external.ports, 49_152..=65_535);
+        assert_eq!(external.allow, ["198.16.0.0/14", "2a01:4f8::/32"].map(|n| n.parse().unwrap()));
+    }
+
+    #[test]
+    fn every_key_of_it_is_read() {
+        let text = "    ports: 50000-50999
+    allow: [0.0.0.0/0, '::/0', 8.8.8.8]
+    allow_private: [10.0.0.9/32, 'fd12::9/128', 192.168.1.5]
+    ip: 10.0.0.7
+    ip6: '2a01:4f8::7'
+    names: true
+";
+        let checked = read(text).unwrap();
+        let external = checked.config.relay.external.unwrap();
+        assert_eq!(external.ports, 50_000..=50_999);
+        assert_eq!(external.allow[2].to_string(), "8.8.8.8/32");
+        assert_eq!(
+            external.allow_private,
+            ["10.0.0.9", "fd12::9", "192.168.1.5"]
+                .map(|ip| ip.parse::<std::net::IpAddr>().unwrap())
+        );
+        assert_eq!(external.ip, Some("10.0.0.7".parse().unwrap()));
+        assert_eq!(external.ip6, Some("2a01:4f8::7".parse().unwrap()));
+        assert!(external.names);
+    }
+
+    #[test]
+    fn without_a_list_nothing_starts() {
+        for text in ["    names: true\n", "    allow:\n"] {
+            let told = faults(text);
+            assert_eq!(told.len(), 1, "{told:?}");
+            assert!(told[0].starts_with("v.yaml:5:3: relay.external.allow: missing"), "{told:?}");
+        }
+        assert_eq!(
+            faults("    allow: []\n"),
+            ["v.yaml:6:12: relay.external.allow: lists 1 to 256 entries"]
+        );
+        assert!(faults("    allow: everybody\n")[0].contains("expected a list"));
+    }
+
+    #[test]
+    fn every_fault_of_it_is_told_at_once_with_its_line() {
+        let text = "    ports: 500-40
+    allow:
+      - 198.51.100.7/24
+      - 10.0.0.0/8
+      - everywhere
+    allow_private:
+      - 192.168.0.0/16
+      - 127.0.0.1
+      - 169.254.169.254
+      - 8.8.8.8
+      - '::ffff:10.0.0.9'
+      - 'fe80::1'
+    ip: 0.0.0.0
+    ip6: 'ff02::1'
+    names: perhaps
+    alow: []
+";
+        let told = faults(text);
+        for (line, part) in [
+            (6, "relay.external.ports: begins below 1024"),
+            (8, "allow[0]: 198.51.100.7/24 has bits beyond its prefix"),
+            (9, "allow[1]: 10.0.0.0/8 is of a special purpose"),
+            (10, "allow[2]: \"everywhere\" is not a block"),
+            (12, "allow_private[0]: 192.168.0.0/16 is more than one host"),
+            (13, "allow_private[1]: 127.0.0.1 is loopback"),
+            (14, "allow_private[2]: 169.254.169.254 is loopback, link-local"),
+            (15, "allow_private[3]: 8.8.8.8 is no private address"),
+            (16, "allow_private[4]: ::ffff:10.0.0.9 stands for 10.0.0.9"),
+            (17, "allow_private[5]: fe80::1 is loopback"),
+            (18, "relay.external.ip: 0.0.0.0 is not the address of a machine"),
+            (19, "relay.external.ip6: ff02::1 is not the address of a machine"),
+            (20, "relay.external.names: expected true or false"),
+            (21, "relay.external.alow: unknown key; did you mean \"allow\"?"),
+        ] {
+            let there = |fault: &String| {
+                fault.starts_with(&format!("v.yaml:{line}:")) && fault.contains(part)
+            };
+            assert!(told.iter().any(there), "{line} {part}: {told:#?}");
+        }
+        assert_eq!(told.len(), 14, "{told:#?}");
+    }
+
+    #[test]
+    fn ranges_of_ports_are_written_with_a_dash() {
+        let sound = "    allow: [8.8.8.8]\n";
+        assert!(faults(&format!("{sound}    ports: 50000\n"))[0].contains("like 49152-65535"));
+        assert!(faults(&format!("{sound}    ports: 6-x\n"))[0].contains("like 49152-65535"));
+        let backwards = faults(&format!("{sound}    ports: 50010-50000\n"));
+        assert!(backwards[0].contains("write 50000-50010"), "{backwards:?}");
+        assert!(read(&format!("{sound}    ports: 1024-1024\n")).is_ok());
+    }
+
+    #[test]
+    fn what_is_likely_to_surprise_is_warned_of() {
+        let warned = |text: &str| -> Vec<String> {
+            read(text).unwrap().warnings.iter().map(ToString::to_string).collect()
+        };
+        let v6 = warned("    allow: ['2a01::/16']\n");
+        assert!(v6.iter().any(|w| w.contains("no relay.external.ip6")), "{v6:?}");
+        let text = format!("{SOUND}relay: {{ external: {{ allow: [8.8.8.8], names: true }} }}\n");
+        let text = text.replace(", plain_rest: true", "");
+        let checked = check(&text, "v", Path::new("/x"), &Overrides::default(), &|_| Ok(()));
+        let warnings = checked.unwrap().warnings;
+        let none = |w: &Fault| w.key == "relay.external.names";
+        assert!(warnings.iter().any(none), "{warnings:?}");
+    }
+}

@@ -3,7 +3,9 @@
 //!
 //! A relayed transport address is a row in a table. A peer is either the forwarder inside this
 //! process, under its media address, or another client of the same room; a payload is handed over
-//! in place, and the forwarder's way back is the allocation's handle.
+//! in place, and the forwarder's way back is the allocation's handle. Clients of class `external`
+//! alone, where that policy is on, have real ports and reach peers outside; their sockets are opened
+//! through [`Opener`] and known here by name.
 //!
 //! `docs/relay.md` holds the requirements of both RFCs against the tests. Where this differs from
 //! them, on purpose:
@@ -29,9 +31,13 @@
 //! - A RESERVATION-TOKEN is good for the subject that got it.
 //! - DONT-FRAGMENT is understood and has nothing to do: between relay and peer is no IP hop, so
 //!   nothing is ever fragmented (8656 section 7.2 wants 420 only from servers that cannot set DF).
+//!   For class `external` there are hops, and it is 420.
+//! - Class `external` may bind channel numbers up to 0x7FFF, as clients of RFC 5766 do (coturn's);
+//!   8656 keeps those above 0x4FFF back for what else a port might serve, and this one serves none.
 //! - A channel number may be bound to another peer as soon as its binding has expired (8656
-//!   section 12 asks clients to wait five minutes for the sake of late datagrams; there are none).
-//! - ICMP is not relayed (8656 section 11.5): there is no network between relay and peer.
+//!   section 12 asks clients to wait five minutes for the sake of late datagrams).
+//! - ICMP is not relayed (8656 section 11.5): inside there is no network between relay and peer,
+//!   and outside a peer that is gone is noticed by its silence.
 //! - Requests of methods that TURN does not have are dropped, as 8489 section 6.3 says.
 //! - Quotas hold for each shard by itself: the kernel spreads a subject's 5-tuples over shards.
 
