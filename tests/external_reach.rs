@@ -409,6 +409,32 @@ fn datagrams_of_any_size_pass_whole_in_both_directions() {
 }
 
 #[test]
+fn client_is_told_that_a_peers_port_is_closed() {
+    let gateway = gateway();
+    for (ip, error) in [(CLIENT, [0, 0, 6, 3]), ("2a01:78::3", [0, 0, 2, 4])] {
+        let mut client = Client::allocate(&gateway, "tcp");
+        // Nobody is at this port.
+        let peer = SocketAddr::new(ip.parse().expect("valid"), 9);
+        assert_eq!(client.permission(peer), 0);
+        client.send(peer, b"anyone?");
+        let answer = client.read();
+        let answer = Message::parse(&answer).expect("STUN");
+        assert_eq!((answer.class(), answer.method()), (Class::Indication, Method::DATA));
+        assert_eq!(answer.xor_address(attr::XOR_PEER_ADDRESS), Some(peer));
+        assert_eq!(answer.first(attr::ICMP), Some(&[&error[..], &[0; 4]].concat()[..]));
+        // What is sent to another peer meanwhile is not lost by it.
+        let heard = gateway.network.as_client(|| UdpSocket::bind((ip, PORT)).expect("bound"));
+        heard.set_read_timeout(Some(PATIENCE)).expect("socket option");
+        let there = SocketAddr::new(peer.ip(), PORT);
+        for _ in 0..20 {
+            client.send(peer, b"anyone?");
+            client.send(there, b"hello");
+            assert_eq!(heard.recv(&mut [0; 16]).expect("it arrives"), 5);
+        }
+    }
+}
+
+#[test]
 fn jitsis_names_and_those_of_nextcloud_are_taken() {
     let network = Network::with(&["8.78.0.1/24"], &["8.78.0.3/24"]);
     let config = "  plain_rest: true

@@ -17,9 +17,10 @@ use mio::net::UdpSocket;
 use mio::{Interest, Registry, Token};
 use socket2::{Domain, Protocol, Socket, Type};
 
+use super::sys::icmp;
 use super::sys::udp::{RecvBatch, SEND_BATCH, SendBatch, allow_fragments};
 use crate::metrics::{Counters, Id};
-use crate::relay::{Opened, Opener, Outlet};
+use crate::relay::{Icmp, Opened, Opener, Outlet};
 
 /// Tokens from here on are relayed sockets'; connections are counted from the other end.
 const FIRST_TOKEN: usize = 1 << 32;
@@ -134,6 +135,7 @@ fn bind(addr: SocketAddr) -> io::Result<StdSocket> {
     }
     // RFC 8656 section 14: DF is not set, so that a payload that is too long arrives in pieces.
     allow_fragments(socket.as_fd(), addr.is_ipv6())?;
+    icmp::keep(socket.as_fd(), addr.is_ipv6())?;
     socket.bind(&addr.into())?;
     // Best effort: the kernel caps it.
     let _capped = socket.set_recv_buffer_size(BUFFER);
@@ -295,22 +297,28 @@ impl External {
             self.datagrams.clear();
             self.datagrams.extend(own.iter().map(|(_, to, range)| (*to, range.clone())));
             let mut left = self.datagrams.as_slice();
+            let mut again = true;
             while !left.is_empty() {
                 counters.inc(Id::EngineSendCalls);
                 match self.batch.send(open.socket.as_fd(), &self.arena, left) {
                     Ok(sent) => {
                         counters.add(Id::ExternalPacketsOut, sent as u64);
                         left = left.get(sent.max(1)..).unwrap_or_default();
+                        again = true;
                     }
                     Err(e) if e.kind() == io::ErrorKind::Interrupted => {}
                     Err(e) if e.kind() == io::ErrorKind::WouldBlock => {
                         counters.add(Id::ExternalDropBlocked, left.len() as u64);
                         break;
                     }
+                    // The ICMP error of an earlier datagram is told at the next one, which it keeps
+                    // from leaving.
+                    Err(_) if again => again = false,
                     // No route, too long, forbidden by a firewall.
                     Err(_) => {
                         counters.inc(Id::ExternalDropRefused);
                         left = left.get(1..).unwrap_or_default();
+                        again = true;
                     }
                 }
             }
@@ -329,6 +337,15 @@ impl External {
                 open.queued = false;
             }
         }
+    }
+
+    /// The next ICMP error about what left by a socket, and which socket; the inner `None`: it is
+    /// of no interest.
+    pub(super) fn next_icmp(&self, index: usize) -> Option<(Outlet, Option<Icmp>)> {
+        let open = self.slots.get(index)?.as_ref()?;
+        let error = icmp::next(open.socket.as_fd())?;
+        let icmp = error.map(|e| Icmp { to: e.to, kind: e.kind, code: e.code, mtu: e.info });
+        Some((open.outlet, icmp))
     }
 
     /// There may be more.

@@ -103,6 +103,7 @@ counters! {
     RelayPortsExhausted Counter "veilgate_relay_external_ports_total" { result = "exhausted" } "Relayed ports that could not be opened at once";
     ExternalPacketsOut Counter "veilgate_engine_external_packets_total" { direction = "to_peer" } "Datagrams of relayed sockets";
     ExternalPacketsIn Counter "veilgate_engine_external_packets_total" { direction = "from_peer" } "Datagrams of relayed sockets";
+    ExternalIcmp Counter "veilgate_engine_external_icmp_total" {} "ICMP errors about datagrams to peers";
     ExternalDropBlocked Counter "veilgate_engine_external_dropped_total" { reason = "would_block" } "Datagrams to peers dropped";
     ExternalDropRefused Counter "veilgate_engine_external_dropped_total" { reason = "refused" } "Datagrams to peers dropped";
     ExternalDropClosed Counter "veilgate_engine_external_dropped_total" { reason = "closed" } "Datagrams to peers dropped";

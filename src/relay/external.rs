@@ -47,6 +47,36 @@ impl Outlet {
     }
 }
 
+/// An ICMP error about what left by a relayed socket.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Icmp {
+    /// Where it was sent to.
+    pub to: SocketAddr,
+    /// Type, of ICMP or ICMPv6 by the family of `to`.
+    pub kind: u8,
+    /// Code.
+    pub code: u8,
+    /// The MTU, where the error is about that.
+    pub mtu: u32,
+}
+
+impl Icmp {
+    /// The value of the ICMP attribute; `None` where clients are not told (RFC 8656 section 11.5):
+    /// only of destinations not reached, of packets too big and of time exceeded.
+    pub(super) fn attribute(&self) -> Option<[u8; 8]> {
+        let too_big = match (self.to.is_ipv4(), self.kind) {
+            (true, 3) => self.code == 4,
+            (false, 2) => true,
+            (true, 11) | (false, 1 | 3) => false,
+            _ => return None,
+        };
+        // Reserved, 7 bits of type, 9 of code, data.
+        let [kind, code] = (u16::from(self.kind) << 9 | u16::from(self.code)).to_be_bytes();
+        let [a, b, c, d] = if too_big { self.mtu } else { 0 }.to_be_bytes();
+        Some([0, 0, kind, code, a, b, c, d])
+    }
+}
+
 /// What came of asking for a socket.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Opened {

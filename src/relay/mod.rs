@@ -36,8 +36,8 @@
 //!   8656 keeps those above 0x4FFF back for what else a port might serve, and this one serves none.
 //! - A channel number may be bound to another peer as soon as its binding has expired (8656
 //!   section 12 asks clients to wait five minutes for the sake of late datagrams).
-//! - ICMP is not relayed (8656 section 11.5): inside there is no network between relay and peer,
-//!   and outside a peer that is gone is noticed by its silence.
+//! - ICMP is relayed (8656 section 11.5) for class `external` alone: inside there is no network
+//!   between relay and peer.
 //! - Requests of methods that TURN does not have are dropped, as 8489 section 6.3 says.
 //! - Quotas hold for each shard by itself: the kernel spreads a subject's 5-tuples over shards.
 
@@ -68,7 +68,7 @@ use std::sync::Arc;
 
 use rand::rngs::StdRng;
 
-pub use external::{External, Opened, Opener, Outlet};
+pub use external::{External, Icmp, Opened, Opener, Outlet};
 pub use framing::{Framing, HEADROOM, Route, TAILROOM};
 pub use limits::{Limits, Rate};
 pub use nonce::{LIFETIME_SECS as NONCE_LIFETIME_SECS, NonceKeys};

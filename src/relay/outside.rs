@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use rand::Rng as _;
 
-use super::external::{Bound, Opened, Opener, Outlet, Outside};
+use super::external::{Bound, Icmp, Opened, Opener, Outlet, Outside};
 use super::framing::{Framing, Route};
 use super::limits::Exceeded;
 use super::policy::Scope;
@@ -16,11 +16,11 @@ use super::ports::IpFamily;
 use super::request::{Answer, CHANNEL, PERMISSION, Refusal};
 use super::{Handled, Relay, ToExternal, dropped, table};
 use crate::auth::turn::Class;
-use crate::ids::SubjectHash;
+use crate::ids::{FiveTuple, SubjectHash};
 use crate::metrics::{Counters, Id};
 use crate::time::{Mono, Now};
 use crate::wire::channel_data::LAST_CHANNEL_5766;
-use crate::wire::stun::{Message, attr};
+use crate::wire::stun::{Builder, Class as StunClass, Message, Method, TransactionId, attr};
 use crate::wire::turn;
 
 /// Random ports that are looked at before all are in turn.
@@ -371,6 +371,29 @@ impl Relay {
                 None
             }
         }
+    }
+
+    /// Writes what tells a client of an ICMP error: RFC 8656 section 11.5. Gives whom to, and the
+    /// length; `None` where it is not told, which is counted.
+    pub fn handle_icmp(
+        &mut self,
+        now: Now,
+        outlet: Outlet,
+        icmp: &Icmp,
+        (tid, out): ([u8; 12], &mut [u8]),
+        counters: &mut Counters,
+    ) -> Option<(FiveTuple, usize)> {
+        let Some(attribute) = icmp.attribute() else {
+            counters.inc(Id::RelayDropMalformed);
+            return None;
+        };
+        let route = self.handle_peer(now, outlet, icmp.to, 0, counters)?;
+        let peer = self.policy.reach()?.inward(icmp.to);
+        let tid = TransactionId(tid);
+        let mut builder = Builder::new(out, StunClass::Indication, Method::DATA, tid);
+        builder.xor_address(attr::XOR_PEER_ADDRESS, peer);
+        builder.attribute(attr::ICMP, &attribute);
+        Some((route.tuple, builder.finish()?))
     }
 
     fn judge_peer(

@@ -8,6 +8,10 @@ use crate::engine::sys::udp::RECV_BATCH;
 use crate::metrics::Id;
 use crate::relay::{HEADROOM, Outlet, TAILROOM, ToExternal};
 
+/// ICMP errors about one relayed socket in one turn.
+const ICMP_ERRORS: usize = 8;
+/// Room for what tells of one.
+const ICMP_SLOT: usize = 96;
 /// Receive calls for one relayed socket in one turn.
 const RECV_CALLS: usize = 4;
 
@@ -43,6 +47,7 @@ impl Shard {
     }
 
     fn read_outlet(&mut self, index: usize) {
+        self.read_icmp(index);
         for _ in 0..RECV_CALLS {
             let mut recv = self.recv.take().unwrap_or_default();
             let read = self.external.as_ref().and_then(|external| external.read(index, &mut recv));
@@ -63,6 +68,30 @@ impl Shard {
                 Err(e) if e.kind() == std::io::ErrorKind::WouldBlock => return,
                 // What ails it is told once; what has arrived is still to be read.
                 Err(_) => {}
+            }
+        }
+        if let Some(external) = &mut self.external {
+            external.read_later(index);
+        }
+    }
+
+    /// Tells clients what did not arrive. The kernel reports an error like something to read.
+    fn read_icmp(&mut self, index: usize) {
+        for _ in 0..ICMP_ERRORS {
+            let next = self.external.as_ref().and_then(|external| external.next_icmp(index));
+            let Some((outlet, icmp)) = next else { return };
+            self.counters.inc(Id::ExternalIcmp);
+            if self.egress.slot(ICMP_SLOT).is_none() {
+                let socket = self.parts.socket.as_fd();
+                self.egress.flush(socket, &mut self.connections, &mut self.counters);
+            }
+            super::outbound::next_transaction(&mut self.transaction);
+            let (Some(icmp), Some(slot)) = (icmp, self.egress.slot(ICMP_SLOT)) else { continue };
+            let (relay, counters) = (&mut self.parts.relay, &mut self.counters);
+            let told =
+                relay.handle_icmp(self.now, outlet, &icmp, (self.transaction, slot), counters);
+            if let Some((tuple, len)) = told {
+                self.egress.commit(tuple, 0..len);
             }
         }
         if let Some(external) = &mut self.external {

@@ -200,7 +200,7 @@ fn gro_segment(header: &libc::msghdr) -> Option<usize> {
     None
 }
 
-fn from_storage(name: &libc::sockaddr_storage) -> Option<SocketAddr> {
+pub(super) fn from_storage(name: &libc::sockaddr_storage) -> Option<SocketAddr> {
     match libc::c_int::from(name.ss_family) {
         libc::AF_INET => {
             // SAFETY: sockaddr_storage is large enough and aligned for sockaddr_in, and the

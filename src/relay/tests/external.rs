@@ -623,6 +623,37 @@ fn dont_fragment_is_420_where_there_are_hops() {
 }
 
 #[test]
+fn icmp_errors_are_told_of_permitted_peers_only() {
+    let (mut rig, _sockets, relayed) = allocated(external());
+    let outlet = Outlet { v6: false, port: relayed.port() };
+    let tell = |rig: &mut Rig, to: &str, kind, code, mtu| {
+        let icmp = Icmp { to: addr(to), kind, code, mtu };
+        let mut out = [0; 96];
+        let told =
+            rig.relay.handle_icmp(rig.now, outlet, &icmp, ([4; 12], &mut out), &mut rig.counters);
+        told.map(|(tuple, len)| {
+            assert_eq!(tuple, rig.tuple);
+            let message = Message::parse(&out[..len]).unwrap();
+            assert_eq!((message.class(), message.method()), (Class::Indication, Method::DATA));
+            assert_eq!(message.xor_address(attr::XOR_PEER_ADDRESS), Some(addr(to)));
+            assert_eq!(message.first(attr::DATA), None);
+            message.first(attr::ICMP).unwrap().to_vec()
+        })
+    };
+    assert_eq!(tell(&mut rig, PEER, 3, 3, 0), None, "no permission");
+    assert_eq!(rig.permit(addr(PEER)), Ok(()));
+    // 3 in seven bits, then 3 in nine.
+    assert_eq!(tell(&mut rig, PEER, 3, 3, 9).unwrap(), [0, 0, 6, 3, 0, 0, 0, 0]);
+    assert_eq!(tell(&mut rig, PEER, 3, 4, 1280).unwrap(), [0, 0, 6, 4, 0, 0, 5, 0]);
+    assert_eq!(tell(&mut rig, PEER, 11, 0, 0).unwrap(), [0, 0, 22, 0, 0, 0, 0, 0]);
+    for kind in [0, 4, 5, 8, 12, 13] {
+        assert_eq!(tell(&mut rig, PEER, kind, 0, 0), None, "{kind}");
+    }
+    assert_eq!(tell(&mut rig, "8.78.1.10:5000", 3, 3, 0), None);
+    assert_eq!(tell(&mut rig, "127.0.0.1:5000", 3, 3, 0), None);
+}
+
+#[test]
 fn rates_of_an_outside_allocation_hold_in_both_directions() {
     let mut config = config_with(external());
     config.limits.allocation_rate = Rate { packets: 100, bits: 0 };
