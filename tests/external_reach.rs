@@ -191,7 +191,7 @@ impl Client {
         }
     }
 
-    fn build(&mut self, class: Class, method: Method, attributes: &[(u16, Vec<u8>)]) -> Vec<u8> {
+    fn build(&self, class: Class, method: Method, attributes: &[(u16, Vec<u8>)]) -> Vec<u8> {
         let mut buffer = vec![0; 1_000];
         let id = TransactionId([self.id; 12]);
         let mut builder = Builder::new(&mut buffer, class, method, id);

@@ -745,3 +745,101 @@ fn long_channel_numbers_reach_nobody_in_other_classes() {
     assert_eq!(rig.send(&[0x50, 0, 0, 1, 7]), Handled::Dropped);
     assert_eq!(rig.count(Id::RelayDropNoChannel), 1);
 }
+
+fn live(rig: &Rig) -> impl Iterator<Item = &table::Allocation> {
+    (0..4_u32).filter_map(|index| rig.relay.table.get(index))
+}
+
+mod programs {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(300))]
+
+        /// Sockets that are open are those of live allocations, each of them once; gauges agree, and
+        /// in the end there is nothing left.
+        #[test]
+        fn random_programs_of_external_clients_leak_no_socket(
+            program in prop::collection::vec((0..13_u8, 0..4_u8, 0..200_u64), 1..40),
+            foreign in prop::collection::hash_set(50_000..50_012_u16, 0..6),
+        ) {
+            let mut config = config_with(External { ports: 50_000..=50_011, ..external() });
+            config.limits.permissions_per_allocation = 3;
+            config.limits.channels_per_allocation = 2;
+            let (mut rig, sockets) = rig_with(config);
+            sockets.with(|state| state.foreign = foreign);
+            let shared = rig.relay.config.shared.clone();
+            let mut token = vec![0; 8];
+            let mut relayed = vec![addr(PEER), addr("[2a01:79::9]:5000")];
+            for (step, who, pause) in program {
+                rig.tuple = tuple(&format!("198.51.100.7:{}", 5000 + u16::from(who)));
+                rig.tuple.transport = if who == 0 { Transport::Tls } else { Transport::Udp };
+                rig.nonce.clear();
+                let transport = (attr::REQUESTED_TRANSPORT, UDP);
+                let peer = relayed[pause as usize % relayed.len()];
+                let zero = (attr::LIFETIME, &[0; 4][..]);
+                let ask = (attr::REQUESTED_ADDRESS_FAMILY, V6);
+                let outcome = match step {
+                    0 => rig.request(Method::ALLOCATE, &[transport]),
+                    1 => rig.request(
+                        Method::ALLOCATE, &[transport, (attr::ADDITIONAL_ADDRESS_FAMILY, V6)]),
+                    2 => rig.request(Method::ALLOCATE, &[transport, (attr::EVEN_PORT, &[0x80])]),
+                    3 => rig.request(
+                        Method::ALLOCATE, &[transport, (attr::RESERVATION_TOKEN, &token)]),
+                    4 => rig.refresh(600),
+                    5 => rig.refresh(0),
+                    6 => rig.request(Method::REFRESH, &[zero, ask]),
+                    7 => rig.permit(peer),
+                    8 => rig.permit(SocketAddr::from(([8, 78, 1, pause as u8], 1))),
+                    9 => rig.bind(0x4000 + (pause % 3) as u16, peer),
+                    10 => {
+                        if let Handled::ToExternal(to) = rig.send(&send_indication(peer, b"x")) {
+                            prop_assert!(sockets.with(|state| state.open.contains(&to.outlet)));
+                        }
+                        Ok(())
+                    }
+                    11 => {
+                        rig.relay.on_disconnect(rig.now, rig.tuple, &mut rig.counters);
+                        Ok(())
+                    }
+                    _ => {
+                        let outlet = Outlet { v6: peer.is_ipv6(), port: 50_000 + pause as u16 % 12 };
+                        let _ = rig.relay.handle_peer(rig.now, outlet, peer, 9, &mut rig.counters);
+                        Ok(())
+                    }
+                };
+                if step < 4 && outcome.is_ok() {
+                    let reply = rig.last();
+                    for (kind, value) in reply.attributes() {
+                        if kind == attr::XOR_RELAYED_ADDRESS {
+                            relayed.push(reply.decode_xor_address(value).unwrap());
+                        }
+                    }
+                    if let Some(fresh) = reply.first(attr::RESERVATION_TOKEN) {
+                        token = fresh.to_vec();
+                    }
+                }
+                if pause % 2 == 0 { rig.wait(secs(pause)) } else { rig.advance(secs(pause)) }
+                let held: HashSet<Outlet> = live(&rig)
+                    .flat_map(|allocation| IpFamily::BOTH.into_iter().zip(&allocation.relayed))
+                    .filter(|(_, relayed)| relayed.port != 0)
+                    .map(|(family, relayed)| Outlet::new(family, relayed.port))
+                    .collect();
+                prop_assert_eq!(&held, &sockets.with(|state| state.open.clone()));
+                prop_assert_eq!(shared.open() as usize, sockets.open() + sockets.held());
+                let (permissions, channels) = live(&rig)
+                    .map(table::Allocation::outside_counts)
+                    .fold((0, 0), |sum, counts| (sum.0 + counts.0, sum.1 + counts.1));
+                prop_assert_eq!(rig.count(Id::RelayPermissions), permissions);
+                prop_assert_eq!(rig.count(Id::RelayChannels), channels);
+            }
+            rig.wait(secs(3601));
+            prop_assert_eq!((rig.allocations(), sockets.open(), sockets.held()), (0, 0, 0));
+            prop_assert_eq!((shared.open(), rig.count(Id::RelaySockets)), (0, 0));
+            prop_assert_eq!((rig.count(Id::RelayPermissions), rig.count(Id::RelayChannels)), (0, 0));
+            prop_assert_eq!(rig.relay.poll_timeout().map(|_| ()), None);
+        }
+    }
+}
