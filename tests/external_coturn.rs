@@ -43,7 +43,7 @@ impl Echo {
         let mut command = Command::new("turnutils_peer");
         command.args(["-L", PEER, "-L", PEER6, "-p", PEER_PORT]);
         command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
-        let child = gateway.network.as_client(|| command.spawn()).expect("the echo starts");
+        let echo = Self(gateway.network.as_client(|| command.spawn()).expect("the echo starts"));
         // It is there when its sockets are.
         for _ in 0..200 {
             let mut ss = Command::new("ss");
@@ -51,7 +51,7 @@ impl Echo {
             let list = gateway.network.as_client(|| ss.output()).expect("ss runs").stdout;
             let list = String::from_utf8_lossy(&list).into_owned();
             if list.contains(&format!("{PEER}:{PEER_PORT}")) && list.contains(PEER6) {
-                return Self(child);
+                return echo;
             }
             std::thread::park_timeout(std::time::Duration::from_millis(25));
         }
