@@ -182,7 +182,7 @@ impl Client {
         match &mut self.way {
             Way::Udp(socket) => {
                 let mut buffer = vec![0; 2_048];
-                let len = socket.recv(&mut buffer).expect("an answer in time");
+                let len = hear(socket, &mut buffer);
                 buffer.truncate(len);
                 buffer
             }
@@ -252,6 +252,16 @@ impl Client {
     }
 }
 
+/// A datagram that must come, whatever stops this process meanwhile.
+fn hear(socket: &UdpSocket, buffer: &mut [u8]) -> usize {
+    loop {
+        match socket.recv(buffer) {
+            Err(e) if e.kind() == ErrorKind::Interrupted => {}
+            heard => return heard.expect("it arrives"),
+        }
+    }
+}
+
 /// Sockets that hear whatever arrives at any address of a side.
 struct Sentinels([UdpSocket; 2]);
 
@@ -306,7 +316,7 @@ fn nothing_denied_is_reached(transport: &str) {
         assert_eq!(client.channel(number, peer), 0);
         client.send(peer, b"allowed");
         let mut buffer = [0; 64];
-        let len = beyond.0[socket].recv(&mut buffer).expect("it arrives");
+        let len = hear(&beyond.0[socket], &mut buffer);
         assert_eq!(&buffer[..len], b"allowed");
     }
 
@@ -334,7 +344,7 @@ fn nothing_denied_is_reached(transport: &str) {
     // The last one through overtakes nothing that was sent before it.
     client.send(format!("{CLIENT}:{PORT}").parse().expect("valid"), b"last");
     let mut buffer = [0; 64];
-    let len = beyond.0[0].recv(&mut buffer).expect("it arrives");
+    let len = hear(&beyond.0[0], &mut buffer);
     assert_eq!(&buffer[..len], b"last");
     assert_eq!(beyond.heard(), Vec::<Vec<u8>>::new());
     assert_eq!(here.heard(), Vec::<Vec<u8>>::new());
@@ -395,13 +405,18 @@ fn datagrams_of_any_size_pass_whole_in_both_directions() {
     for size in [0, 1, 3, 700, 900] {
         let payload = vec![size as u8; size];
         client.send(address, &payload);
-        let (len, relayed) = peer.recv_from(&mut buffer).expect("it arrives");
+        let (len, relayed) = loop {
+            match peer.recv_from(&mut buffer) {
+                Err(e) if e.kind() == ErrorKind::Interrupted => {}
+                heard => break heard.expect("it arrives"),
+            }
+        };
         assert_eq!(buffer[..len], payload);
         // In pieces on the way, which nobody forbids.
         let large = vec![7; size * 2];
         peer.send_to(&large, relayed).expect("sent");
         let Way::Udp(socket) = &client.way else { panic!("not UDP") };
-        let len = socket.recv(&mut buffer).expect("it arrives");
+        let len = hear(socket, &mut buffer);
         let message = Message::parse(&buffer[..len]).expect("STUN");
         assert_eq!(message.method(), Method::DATA);
         assert_eq!(message.first(attr::DATA), Some(&large[..]));
@@ -429,9 +444,43 @@ fn client_is_told_that_a_peers_port_is_closed() {
         for _ in 0..20 {
             client.send(peer, b"anyone?");
             client.send(there, b"hello");
-            assert_eq!(heard.recv(&mut [0; 16]).expect("it arrives"), 5);
+            assert_eq!(hear(&heard, &mut [0; 16]), 5);
         }
     }
+}
+
+#[test]
+fn admin_api_mints_credentials_of_the_class() {
+    let gateway = gateway();
+    let folder = gateway.folder().to_owned();
+    let path = |name: &str| folder.join(name).to_str().expect("utf-8").to_owned();
+    let url = format!("https://{GATEWAY}:{HTTPS_PORT}");
+    let (key, ca) = (path("admin.key"), path("chain.pem"));
+    let mut command = common::veilgate();
+    command.args(["turn", "mint", "--subject", "jitsi", "--class", "external", "--json"]);
+    command.args(["--gateway", &url, "--key-file", &key, "--ca", &ca]);
+    let output = gateway.network.as_client(|| command.output()).expect("runs");
+    let problem = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert!(output.status.success(), "{problem}");
+    let minted: serde_json::Value = serde_json::from_slice(&output.stdout).expect("json");
+    let name = minted["username"].as_str().expect("a name");
+    let config = path("veilgate.yaml");
+    let told = gateway.cli(&["turn", "verify", name, "--config", &config]);
+    assert!(told.contains("external: reaches the peers that relay.external.allow lists"), "{told}");
+}
+
+#[test]
+fn address_that_is_not_this_machines_is_told_at_the_start() {
+    let network = Network::with(&["8.78.0.1/24"], &["8.78.0.3/24"]);
+    let folder = tempfile::tempdir().expect("a folder");
+    let config = "relay: { external: { allow: [8.78.0.3] } }\n";
+    let path = configured::prepare(folder.path(), "8.99.0.1", GATEWAY, config);
+    let mut command = common::veilgate();
+    command.args(["serve", "--config"]).arg(path);
+    let output = network.as_gateway(|| command.output()).expect("runs");
+    let problem = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert!(!output.status.success());
+    assert!(problem.contains("relay.external.ip") && problem.contains("8.99.0.1"), "{problem}");
 }
 
 #[test]

@@ -97,7 +97,14 @@ pub fn run(plan: ServePlan) -> anyhow::Result<()> {
         shared: relay::Shared::default(),
     };
     let data_plane = engine::Config { udp: config.listen.udp, media, shards, relay };
-    let (engine, events) = Engine::start(&data_plane, &turn_keys, &mut rng)?;
+    let started = Engine::start(&data_plane, &turn_keys, &mut rng);
+    let (engine, events) = started.map_err(|error| match error {
+        engine::StartError::External { .. } => anyhow!(error).context(
+            "relay.external.ip (or public.ip, where that is left out) and ip6 must be addresses of \
+             this machine",
+        ),
+        error => error.into(),
+    })?;
 
     let revocations = Revocations::start(store, Arc::clone(&turn_keys), engine.handle())?;
 

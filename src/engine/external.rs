@@ -4,7 +4,7 @@
 //! The relay of a shard speaks to its [`Binder`], which does what system calls it takes and leaves
 //! the outcome in a queue; the shard's [`External`] takes it from there, on the same thread.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, VecDeque};
 use std::io;
 use std::net::{IpAddr, SocketAddr, UdpSocket as StdSocket};
 use std::ops::Range;
@@ -28,6 +28,8 @@ const FIRST_TOKEN: usize = 1 << 32;
 const ARENA: usize = 512 * 1024;
 /// Receive buffer of a relayed socket, bytes: a keyframe's burst while the shard is busy.
 const BUFFER: usize = 1024 * 1024;
+/// Sockets read in one turn, so that a flood of many keeps nobody else waiting.
+const READ_PER_TURN: usize = 64;
 /// Sockets that wait for their reservation to be redeemed have one place for each of these.
 const PLACES: usize = 1_024;
 
@@ -164,7 +166,7 @@ pub(super) struct External {
     slots: Vec<Option<Open>>,
     free: Vec<usize>,
     by_outlet: HashMap<Outlet, usize>,
-    readable: Vec<usize>,
+    readable: VecDeque<usize>,
     arena: Vec<u8>,
     used: usize,
     queue: Vec<(usize, SocketAddr, Range<usize>)>,
@@ -186,7 +188,7 @@ impl External {
             slots: Vec::new(),
             free: Vec::new(),
             by_outlet: HashMap::new(),
-            readable: Vec::new(),
+            readable: VecDeque::new(),
             arena: vec![0; ARENA],
             used: 0,
             queue: Vec::with_capacity(SEND_BATCH),
@@ -208,12 +210,12 @@ impl External {
             && !open.queued
         {
             open.queued = true;
-            self.readable.push(index);
+            self.readable.push_back(index);
         }
     }
 
     /// More may be waiting than was read.
-    pub(super) const fn is_busy(&self) -> bool {
+    pub(super) fn is_busy(&self) -> bool {
         !self.readable.is_empty()
     }
 
@@ -251,10 +253,10 @@ impl External {
         // What was sent before the end is sent: the index may be another's next.
         self.flush(counters);
         self.by_outlet.remove(&outlet);
-        self.readable.retain(|readable| *readable != index);
         // Closing takes it out of the poller as well.
-        if let Some(slot) = self.slots.get_mut(index) {
-            *slot = None;
+        let open = self.slots.get_mut(index).and_then(Option::take);
+        if open.is_some_and(|open| open.queued) {
+            self.readable.retain(|readable| *readable != index);
         }
         self.free.push(index);
     }
@@ -327,11 +329,12 @@ impl External {
         self.used = 0;
     }
 
-    /// Sockets to be read, each once; those to be read again are put back by
+    /// Sockets to be read in this turn, each once; those to be read again are put back by
     /// [`Self::read_later`].
     pub(super) fn take_readable(&mut self, order: &mut Vec<usize>) {
         order.clear();
-        order.append(&mut self.readable);
+        let count = self.readable.len().min(READ_PER_TURN);
+        order.extend(self.readable.drain(..count));
         for index in order {
             if let Some(open) = self.slots.get_mut(*index).and_then(Option::as_mut) {
                 open.queued = false;

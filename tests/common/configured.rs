@@ -1,7 +1,7 @@
 //! A gateway with a configuration of its own, in a network of its own.
 
 use std::fs;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use serde_json::Value;
 
@@ -20,10 +20,19 @@ pub fn file(gateway: &Gateway) -> PathBuf {
 /// Starts a gateway that says it is at `public` and is at `ip`, with `more` of its configuration: what stands by two spaces belongs to
 /// `auth`.
 pub fn start(network: Network, public: &str, ip: &str, more: &str) -> Gateway {
-    use base64::Engine as _;
     let folder = tempfile::tempdir().expect("a folder");
+    let path = prepare(folder.path(), public, ip, more);
+    let arguments = ["serve", "--config", path.to_str().expect("utf-8")].map(str::to_owned);
+    let (gateway, died) = Gateway::launch(network, folder, &arguments);
+    gateway.wait_until_ready(&died, false);
+    gateway
+}
+
+/// Writes that configuration, its keys and a certificate; the configuration's path.
+pub fn prepare(folder: &Path, public: &str, ip: &str, more: &str) -> PathBuf {
+    use base64::Engine as _;
     let write = |name: &str, text: &str| {
-        fs::write(folder.path().join(name), text).expect("written");
+        fs::write(folder.join(name), text).expect("written");
     };
     let secret = base64::engine::general_purpose::STANDARD.encode(TURN_SECRET);
     write("turn.keys", &format!("k1:{secret}\n"));
@@ -45,11 +54,7 @@ auth:
 {more}"
     );
     write("veilgate.yaml", &config);
-    let path = folder.path().join("veilgate.yaml");
-    let arguments = ["serve", "--config", path.to_str().expect("utf-8")].map(str::to_owned);
-    let (gateway, died) = Gateway::launch(network, folder, &arguments);
-    gateway.wait_until_ready(&died, false);
-    gateway
+    folder.join("veilgate.yaml")
 }
 
 /// A credential of a class, minted by the command line with the gateway's keys.

@@ -13,7 +13,7 @@ const ICMP_ERRORS: usize = 8;
 /// Room for what tells of one.
 const ICMP_SLOT: usize = 96;
 /// Receive calls for one relayed socket in one turn.
-const RECV_CALLS: usize = 4;
+const RECV_CALLS: usize = 2;
 
 impl Shard {
     /// Sends a client's payload on to its peer.
