@@ -26,7 +26,7 @@
 //!
 //! | layer | room | holds |
 //! |---|---|---|
-//! | - | [`app`], [`cli`], [`ids`], [`time`] | composition root, commands, newtypes |
+//! | - | [`app`], [`cli`], [`ids`], [`net`], [`time`] | composition root, commands, newtypes |
 //! | 0 | [`wire`] | bytes to types and back, no state |
 //! | 1 | [`auth`], [`metrics`], [`config`] | credentials, tokens, revocation; counters; YAML |
 //! | 2 | [`relay`], [`session`], [`forward`] | TURN; one remote endpoint; tracks and players |
@@ -48,6 +48,7 @@ pub mod forward;
 pub mod http;
 pub mod ids;
 pub mod metrics;
+pub mod net;
 pub mod relay;
 pub mod session;
 pub mod time;

@@ -90,6 +90,8 @@ async fn credentials_are_minted_for_any_subject() {
         (format!(r#"{{"subject":"{}"}}"#, "x".repeat(257)), "bad_subject"),
         (r#"{"subject":"a","room":"a/b"}"#.to_owned(), "bad_room"),
         (r#"{"subject":"a","ttl":0}"#.to_owned(), "bad_ttl"),
+        (r#"{"subject":"a","class":"external"}"#.to_owned(), "class_off"),
+        (r#"{"subject":"a","class":"probe"}"#.to_owned(), "bad_class"),
     ] {
         let answer = ask(&fake, PATHS[0], &body).await;
         assert_eq!((answer.status.as_u16(), answer.code().as_str()), (422, code));

@@ -49,6 +49,7 @@ impl Server {
             media: vec![media],
             relayed_ip: media.ip(),
             relayed_ip6: None,
+            external: None,
             excluded_ports: vec![],
             limits: Limits::default(),
             shards: 1,
@@ -84,7 +85,7 @@ async fn serve(mut relay: Relay, socket: UdpSocket, mut stop: oneshot::Receiver<
         let now = Now { mono: Mono::ZERO, unix: START }.advanced(elapsed);
         let tuple = FiveTuple::new(ClientAddr::new(from), Transport::Udp);
         match relay.handle(now, tuple, &datagram[..len], &mut reply, &mut counters) {
-            Handled::Dropped | Handled::ToRelayed(_) => {}
+            Handled::Dropped | Handled::ToRelayed(_) | Handled::ToExternal(_) => {}
             Handled::Reply(len) => {
                 socket.send_to(&reply[..len], from).await.unwrap();
             }

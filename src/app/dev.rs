@@ -197,6 +197,7 @@ pub fn prepare(
         relay: Relay {
             realm: default_realm(public.host.as_deref()),
             urls,
+            external: None,
             limits: Limits::default(),
         },
         public,
@@ -230,15 +231,18 @@ fn routed_address() -> Option<Ipv4Addr> {
     }
 }
 
-fn local_addresses() -> Vec<Ipv4Addr> {
+/// The addresses of this machine's interfaces.
+pub(super) fn interface_addresses() -> Vec<IpAddr> {
     let interfaces = if_addrs::get_if_addrs().unwrap_or_default();
-    interfaces
-        .into_iter()
-        .filter_map(|interface| match interface.ip() {
-            IpAddr::V4(address) => Some(address),
-            IpAddr::V6(_) => None,
-        })
-        .collect()
+    interfaces.into_iter().map(|interface| interface.ip()).collect()
+}
+
+fn local_addresses() -> Vec<Ipv4Addr> {
+    let v4 = |ip| match ip {
+        IpAddr::V4(address) => Some(address),
+        IpAddr::V6(_) => None,
+    };
+    interface_addresses().into_iter().filter_map(v4).collect()
 }
 
 /// The routed address, else the first of an interface, else loopback.

@@ -10,7 +10,6 @@ use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
-use ipnet::IpNet;
 use ppp::v2;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, ReadBuf};
 use tokio::net::{TcpListener, TcpStream};
@@ -22,6 +21,7 @@ use tokio_rustls::server::TlsStream;
 use crate::engine::{Handle, Incoming};
 use crate::ids::ClientAddr;
 use crate::metrics::Signalling;
+use crate::net::Net;
 
 /// Connections at once; more wait in the kernel's backlog.
 pub(super) const CONNECTIONS: u32 = 8_192;
@@ -49,7 +49,7 @@ pub(super) struct Entrance {
     pub(super) slots: Arc<Semaphore>,
     pub(super) engine: Handle,
     /// Load balancers, who say with PROXY v2 for whom they come.
-    pub(super) proxies: Arc<[IpNet]>,
+    pub(super) proxies: Arc<[Net]>,
     pub(super) metrics: Signalling,
 }
 
@@ -129,7 +129,7 @@ impl Entrance {
         listener: u8,
     ) -> Result<Opened, Closed> {
         let mut client = canonical(peer);
-        if self.proxies.iter().any(|range| range.contains(&client.ip())) {
+        if self.proxies.iter().any(|range| range.contains(client.ip())) {
             let told = timeout(PATIENCE, proxied(&mut stream)).await;
             client = told.ok().flatten().ok_or(Closed::Proxy)?.unwrap_or(client);
         }

@@ -1,7 +1,7 @@
 //! The composition root: build, start, ready, drain, stop.
 
 use std::fs;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -23,7 +23,7 @@ use super::nonces;
 use crate::auth::token::{TokenKeys, TokenRequest};
 use crate::auth::turn::Keys;
 use crate::cli::{ServePlan, print};
-use crate::config::{self, Format};
+use crate::config::{self, Config, Format};
 use crate::control::revocation::Revocations;
 use crate::control::store::Store;
 use crate::control::{self, Control, Principal};
@@ -57,7 +57,8 @@ pub fn run(plan: ServePlan) -> anyhow::Result<()> {
     init_log(&format!("warn,veilgate={}", config.log.level.as_str()), format)?;
     let turn_keys = Keys::new(secrets.turn_keys)?
         .accept_plain_names(config.auth.plain_rest)
-        .accept_static_users(secrets.users);
+        .accept_static_users(secrets.users)
+        .others_are_external(config.relay.external.as_ref().is_some_and(|it| it.names));
     let turn_keys = Arc::new(turn_keys);
     let token_keys = Arc::new(TokenKeys::new(secrets.token_keys)?);
     let store = Store::open(&config.store.path)?;
@@ -74,6 +75,14 @@ pub fn run(plan: ServePlan) -> anyhow::Result<()> {
         media: media.clone(),
         relayed_ip: config.public.ip.into(),
         relayed_ip6: ip6,
+        external: config.relay.external.as_ref().map(|external| relay::External {
+            bound_ip: external.ip.unwrap_or(config.public.ip).into(),
+            ip6: external.ip6.or(ip6),
+            ports: external.ports.clone(),
+            allow: external.allow.clone(),
+            allow_private: external.allow_private.clone(),
+            own: own_addresses(&config),
+        }),
         excluded_ports: (config.listen.udp.iter().chain(&config.listen.https))
             .map(SocketAddr::port)
             .collect(),
@@ -82,7 +91,14 @@ pub fn run(plan: ServePlan) -> anyhow::Result<()> {
         shared: relay::Shared::default(),
     };
     let data_plane = engine::Config { udp: config.listen.udp.clone(), shards, relay };
-    let (engine, events) = Engine::start(&data_plane, &turn_keys, &mut rng)?;
+    let started = Engine::start(&data_plane, &turn_keys, &mut rng);
+    let (engine, events) = started.map_err(|error| match error {
+        engine::StartError::External { .. } => anyhow!(error).context(
+            "relay.external.ip (or public.ip, where that is left out) and ip6 must be addresses of \
+             this machine",
+        ),
+        error => error.into(),
+    })?;
 
     let revocations = Revocations::start(store, Arc::clone(&turn_keys), engine.handle())?;
 
@@ -92,6 +108,7 @@ pub fn run(plan: ServePlan) -> anyhow::Result<()> {
             urls: config.relay.urls.clone(),
             credential_ttl: config.auth.credential_ttl,
             session_limit: config.auth.session_limit,
+            external: config.relay.external.is_some(),
             max_sessions: engine::parked::MAX_SESSIONS,
         },
         turn_keys,
@@ -214,6 +231,8 @@ fn limits(limits: &config::Limits, shards: u32) -> relay::Limits {
         allocations: limits.allocations_total.div_ceil(shards),
         allocations_per_subject: limits.allocations_per_subject,
         unauthenticated_replies: limits.unauthenticated_replies_per_second,
+        permissions_per_allocation: limits.permissions_per_allocation,
+        channels_per_allocation: limits.channels_per_allocation,
         allocation_rate: relay::Rate {
             packets: limits.packets_per_second,
             bits: limits.bits_per_second.into(),
@@ -221,6 +240,19 @@ fn limits(limits: &config::Limits, shards: u32) -> relay::Limits {
         total_rate: relay::Rate { packets, bits: limits.total_bits_per_second.map_or(0, of_all) },
         ..relay::Limits::default()
     }
+}
+
+/// Addresses under which something of this machine can be reached.
+fn own_addresses(config: &Config) -> Vec<IpAddr> {
+    let listen = &config.listen;
+    let bound = listen.udp.iter().chain(&listen.https).chain([&listen.metrics]).map(SocketAddr::ip);
+    let public = [Some(config.public.ip.into()), config.public.ip6.map(IpAddr::V6)];
+    let bound = bound.chain(public.into_iter().flatten());
+    let mut own = super::dev::interface_addresses();
+    own.extend(bound.filter(|ip| !ip.is_unspecified()));
+    own.sort_unstable();
+    own.dedup();
+    own
 }
 
 /// Until a signal asks us to stop, or a shard has died.

@@ -101,6 +101,7 @@ const fn class_name(class: Class) -> &'static str {
     match class {
         Class::Forwarder => "forwarder",
         Class::Room => "room",
+        Class::External => "external",
         Class::Probe => "probe",
     }
 }

@@ -57,6 +57,8 @@ pub enum Class {
     Forwarder,
     /// Only the other allocations of the same room: sealed calls.
     Room,
+    /// Peers outside, those the configuration lists: a classic TURN server for other applications.
+    External,
     /// The forwarder, and the echo beside it ([`echo_address`]): for `veilgate probe`.
     Probe,
 }
@@ -66,8 +68,19 @@ impl Class {
         match self {
             Self::Forwarder => 1,
             Self::Room => 2,
+            Self::External => 3,
             // Not for users: numbered apart from their classes.
             Self::Probe => 16,
+        }
+    }
+
+    /// Of the classes that are minted for users, the one with this name.
+    #[must_use]
+    pub fn of_users(name: &str) -> Option<Self> {
+        match name {
+            "forwarder" => Some(Self::Forwarder),
+            "external" => Some(Self::External),
+            _ => None,
         }
     }
 
@@ -75,6 +88,7 @@ impl Class {
         match byte {
             1 => Some(Self::Forwarder),
             2 => Some(Self::Room),
+            3 => Some(Self::External),
             16 => Some(Self::Probe),
             _ => None,
         }
@@ -131,6 +145,9 @@ pub enum MintError {
     /// The session would end before the last allocation could begin.
     #[error("the session limit is shorter than the credential's life")]
     SessionTooShort,
+    /// A class whose policy is off.
+    #[error("external credentials reach nobody here: relay.external is not configured")]
+    ClassOff,
     /// The cipher refused; not expected to happen.
     #[error("the credential could not be sealed")]
     Seal,
@@ -198,6 +215,8 @@ struct Entry {
 pub struct Keys {
     entries: Vec<Entry>,
     plain_names: bool,
+    /// What names that are not ours reach.
+    others: Class,
     users: StaticUsers,
 }
 
@@ -230,14 +249,21 @@ impl Keys {
                 }
             })
             .collect();
-        Ok(Self { entries, plain_names: false, users: StaticUsers::default() })
+        let (plain_names, others) = (false, Class::Forwarder);
+        Ok(Self { entries, plain_names, others, users: StaticUsers::default() })
     }
 
-    /// Accepts plain TURN REST names, `expiry:user`, made by whoever has one of the first
+    /// Accepts plain TURN REST names, `expiry:user` or `expiry` alone (Prosody's), made by whoever has one of the first
     /// [four](PLAIN_TRIES) secrets. The expiry ends new allocations and live ones alike.
     #[must_use]
     pub fn accept_plain_names(self, accept: bool) -> Self {
         Self { plain_names: accept, ..self }
+    }
+
+    /// Lets plain names and static users reach peers outside, instead of the forwarder.
+    #[must_use]
+    pub fn others_are_external(self, external: bool) -> Self {
+        Self { others: if external { Class::External } else { Class::Forwarder }, ..self }
     }
 
     /// Accepts long-lived users.
@@ -343,16 +369,23 @@ impl Keys {
                 credential: CredentialId::of(username),
                 subject: SubjectHash::of(user),
                 room: None,
-                class: Class::Forwarder,
+                class: self.others,
                 issued: Unix::default(),
                 allocate_by: until,
                 live_until: until,
                 key,
                 key_sha256,
             };
-        let Some((digits, user)) = username.split_once(':') else {
-            let (key, key_sha256) = self.users.keys(username, realm).filter(|_| attempt == 0)?;
-            return Some(named(username, NEVER, key, key_sha256));
+        let (digits, user) = match username.split_once(':') {
+            Some(parts) => parts,
+            None => match self.users.keys(username, realm) {
+                Some((key, key_sha256)) if attempt == 0 => {
+                    return Some(named(username, NEVER, key, key_sha256));
+                }
+                Some(_) => return None,
+                // Nobody's name: whoever got it in the same second is one subject.
+                None => (username, username),
+            },
         };
         if !self.plain_names || user.is_empty() || !is_number(digits) {
             return None;
@@ -478,6 +511,45 @@ mod tests {
             ttl: Duration::from_secs(600),
             session_limit: Duration::from_secs(43_200),
         }
+    }
+
+    #[test]
+    fn plain_names_of_every_back_end_are_read_and_reach_what_the_configuration_says() {
+        let keys = keys().accept_plain_names(true);
+        for (name, subject) in [
+            // Nextcloud, Synapse, Prosody (Jitsi).
+            ("1780000600:r4nd0m", "r4nd0m"),
+            ("1780000600:@alice:example.org", "@alice:example.org"),
+            ("1780000600", "1780000600"),
+        ] {
+            let verified = keys.verify(name, REALM).unwrap();
+            assert_eq!(verified.subject, SubjectHash::of(subject), "{name}");
+            assert_eq!(verified.live_until, Unix::from_secs(1_780_000_600));
+            assert_eq!((verified.class, verified.room), (Class::Forwarder, None));
+        }
+        let keys = keys.others_are_external(true);
+        assert_eq!(keys.verify("1780000600", REALM).unwrap().class, Class::External);
+        let ours = keys.mint(NOW, &request(), [9; 12]).unwrap();
+        assert_eq!(keys.verify(&ours.username, REALM).unwrap().class, Class::Forwarder);
+        for name in ["", ":", "178000060x", "-1", "99999999999999999999999"] {
+            assert_eq!(keys.verify(name, REALM), Err(Refused::Malformed), "{name}");
+        }
+        let keys = keys.accept_plain_names(false);
+        assert_eq!(keys.verify("1780000600", REALM), Err(Refused::Malformed));
+        // A static user may be called by a number; it is then nobody else.
+        let users = StaticUsers::parse("1780000600:a-password-of-many-letters").unwrap();
+        let keys = keys.accept_plain_names(true).accept_static_users(users);
+        let verified = keys.verify("1780000600", REALM).unwrap();
+        assert_eq!((verified.live_until, verified.class), (NEVER, Class::External));
+        assert_eq!(keys.verify_again("1780000600", REALM, 1), None);
+    }
+
+    #[test]
+    fn external_credential_says_so() {
+        let keys = keys();
+        let mint = Mint { class: Class::External, room: None, ..request() };
+        let minted = keys.mint(NOW, &mint, [9; 12]).unwrap();
+        assert_eq!(keys.verify(&minted.username, REALM).unwrap().class, Class::External);
     }
 
     #[test]

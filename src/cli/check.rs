@@ -163,6 +163,10 @@ fn certificate(tls: &Tls) -> Option<Fault> {
     }
 }
 
+fn names(list: &[impl ToString]) -> Vec<String> {
+    list.iter().map(ToString::to_string).collect()
+}
+
 fn ids(ring: &[Key]) -> Vec<&str> {
     ring.iter().map(|key| key.id.as_str()).collect()
 }
@@ -193,7 +197,17 @@ fn as_json(config: &Config, secrets: &Secrets) -> serde_json::Value {
                 "total_packets_per_second": limits.total_packets_per_second,
                 "total_bits_per_second": limits.total_bits_per_second,
                 "unauthenticated_replies_per_second": limits.unauthenticated_replies_per_second,
+                "permissions_per_allocation": limits.permissions_per_allocation,
+                "channels_per_allocation": limits.channels_per_allocation,
             },
+            "external": config.relay.external.as_ref().map(|external| serde_json::json!({
+                "ports": [external.ports.start(), external.ports.end()],
+                "allow": names(&external.allow),
+                "allow_private": external.allow_private,
+                "ip": external.ip.unwrap_or(config.public.ip),
+                "ip6": external.ip6,
+                "names": external.names,
+            })),
         },
         "auth": {
             "turn_keys": { "from": config.auth.turn_keys.to_string(), "ids": ids(&secrets.turn_keys) },
@@ -254,6 +268,23 @@ fn as_text(config: &Config, secrets: &Secrets) -> String {
     line("relay.limits.total_bits_per_second", &total(limits.total_bits_per_second));
     let replies = limits.unauthenticated_replies_per_second;
     line("relay.limits.unauthenticated_replies_per_second", &replies);
+    match &config.relay.external {
+        None => line("relay.external", &"off"),
+        Some(external) => {
+            let (first, last) = (external.ports.start(), external.ports.end());
+            line("relay.external.ports", &format!("{first}-{last} (open them in the firewall)"));
+            line("relay.external.allow", &names(&external.allow).join(" "));
+            let hosts = names(&external.allow_private).join(" ");
+            line("relay.external.allow_private", &if hosts.is_empty() { "none" } else { &hosts });
+            line("relay.external.ip", &external.ip.unwrap_or(config.public.ip));
+            let v6 = external.ip6.map_or_else(|| "none".to_owned(), |ip| ip.to_string());
+            line("relay.external.ip6", &v6);
+            line("relay.external.names", &external.names);
+            let key = "relay.limits.permissions_per_allocation";
+            line(key, &limits.permissions_per_allocation);
+            line("relay.limits.channels_per_allocation", &limits.channels_per_allocation);
+        }
+    }
     line("auth.turn_keys_file", &ring(&config.auth.turn_keys, &secrets.turn_keys));
     line("auth.token_keys_file", &ring(&config.auth.token_keys, &secrets.token_keys));
     line("auth.credential_ttl", &duration::show(config.auth.credential_ttl));

@@ -128,6 +128,10 @@ relay:
   # URLs handed out with credentials; default: UDP at listen.udp's port, then TLS and TCP at that of
   # listen.https, all at public.host (or public.ip).
   # urls: [ 'turn:{live}:3478?transport=udp', 'turns:{live}:443?transport=tcp' ]
+  # A classic TURN server for Jitsi, Matrix, Nextcloud: docs/operator.md. Off unless it is here.
+  # external:
+  #   allow: [0.0.0.0/0]
+  #   names: true
   limits:
     # One browser may need a dozen: URLs x interfaces x peer connections.
     allocations_per_subject: 32

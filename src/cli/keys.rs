@@ -83,7 +83,10 @@ impl Origin {
         let Self::Configuration(config) = self else { return Ok(keys) };
         let users = config.auth.static_users.as_deref().map(keys::read_users).transpose();
         let (users, _) = users.map_err(Failure::Config)?.unwrap_or_default();
-        Ok(keys.accept_plain_names(config.auth.plain_rest).accept_static_users(users))
+        Ok(keys
+            .accept_plain_names(config.auth.plain_rest)
+            .accept_static_users(users)
+            .others_are_external(config.relay.external.as_ref().is_some_and(|it| it.names)))
     }
 
     pub(super) fn token_keys(&self) -> Result<TokenKeys, Failure> {
@@ -93,6 +96,11 @@ impl Origin {
         };
         let ring = read(&source)?;
         TokenKeys::new(ring).map_err(|error| Failure::No(error.into()))
+    }
+
+    /// Whether the external policy is on.
+    pub(super) fn is_external(&self) -> bool {
+        matches!(self, Self::Configuration(config) if config.relay.external.is_some())
     }
 
     pub(super) fn lives(&self) -> Lives {

@@ -12,7 +12,7 @@ use super::remote::RemoteArgs;
 use super::{Done, EXIT_NO, Failure, out, unix_now};
 use crate::app::dev;
 use crate::auth::explain::{Explained, Question, code, explain};
-use crate::auth::turn::{Class, MAX_USERNAME, Mint, Refused};
+use crate::auth::turn::{Class, MAX_USERNAME, Mint, MintError, Refused};
 use crate::config::duration;
 use crate::time::Unix;
 
@@ -32,12 +32,15 @@ Mint a TURN credential: a user name and a password for RTCPeerConnection's iceSe
 
 The name is sealed: it says nothing about its subject to whoever sees it. For --ttl new \
 allocations can be made with it; calls that have begun go on until the session limit of the \
-configuration (12 hours unless it says otherwise). It reaches the forwarder and nothing else.",
+configuration (12 hours unless it says otherwise). It reaches the forwarder and nothing else; \
+with --class external the peers that relay.external.allow lists, for applications that need a \
+classic TURN server.",
     after_long_help = "\
 EXAMPLES
   veilgate turn mint --subject user-42 --ttl 10m
   veilgate turn mint --subject user-42 --room lobby --config veilgate.yaml --json
   veilgate turn mint --subject me --probe --json > probe.json
+  veilgate turn mint --subject jitsi --class external --config veilgate.yaml
 
 With --json, one entry of iceServers and its end:
   {\"urls\":[…],\"username\":…,\"credential\":…,\"ttl\":600,\"expires_at\":1780000600}"
@@ -50,6 +53,11 @@ pub(super) struct MintArgs {
     /// Only for sessions of this room
     #[arg(long, value_name = "ROOM")]
     room: Option<String>,
+
+    /// What it reaches: the forwarder, or with `external` the peers that relay.external.allow lists
+    #[arg(long, value_name = "CLASS", default_value = "forwarder", conflicts_with = "probe",
+        value_parser = class)]
+    class: Class,
 
     /// For `veilgate probe`: reaches also the echo, and is for no user
     #[arg(long)]
@@ -164,6 +172,10 @@ struct WhatArgs {
     room: Option<String>,
 }
 
+fn class(name: &str) -> Result<Class, String> {
+    Class::of_users(name).ok_or_else(|| "a class is forwarder or external".to_owned())
+}
+
 pub(super) fn run(command: &TurnCommand) -> Done {
     match command {
         TurnCommand::Mint(args) => mint(args),
@@ -192,6 +204,7 @@ fn mint(args: &MintArgs) -> Done {
             let body = serde_json::json!({
                 "subject": args.subject,
                 "room": args.room,
+                "class": (args.class == Class::External).then_some("external"),
                 "ttl": args.ttl.map(|ttl| ttl.as_secs()),
             });
             remote.post("/v1/turn/credentials", &body)?
@@ -275,6 +288,7 @@ fn as_text(explained: &Explained, now: u64) -> String {
     let reach = match class {
         "forwarder" => ": reaches the media address, nothing else",
         "room" => ": reaches the other clients of its room, nothing else",
+        "external" => ": reaches the peers that relay.external.allow lists",
         "probe" => ": reaches the media address and the echo of probes",
         _ => "",
     };
@@ -299,10 +313,13 @@ fn mint_here(args: &MintArgs, now: Unix) -> Result<IceServer, Failure> {
     let keys = origin.turn_keys()?;
     let lives = origin.lives();
     let ttl = args.ttl.unwrap_or(lives.ttl);
+    if args.class == Class::External && !origin.is_external() {
+        return Err(Failure::No(MintError::ClassOff.into()));
+    }
     let request = Mint {
         subject: &args.subject,
         room: args.room.as_deref(),
-        class: if args.probe { Class::Probe } else { Class::Forwarder },
+        class: if args.probe { Class::Probe } else { args.class },
         ttl,
         session_limit: lives.session_limit,
     };

@@ -145,8 +145,9 @@ impl Checker<'_> {
                 relay_urls(&public.name(), &listen.udp_ports(), listen.https_port())
             })
         };
+        let external = self.external();
         let limits = limits::read(&self.root);
-        Some(Relay { realm: realm?, urls: urls?, limits: limits? })
+        Some(Relay { realm: realm?, urls: urls?, external: external?, limits: limits? })
     }
 
     fn auth(&self) -> Option<Auth> {
@@ -368,7 +369,7 @@ fn between(least: Duration, most: Duration) -> impl Fn(&Value) -> Result<Duratio
     }
 }
 
-fn yes_or_no(value: &Value) -> Result<bool, String> {
+pub(super) fn yes_or_no(value: &Value) -> Result<bool, String> {
     match value {
         Value::Bool(answer) => Ok(*answer),
         other => Err(format!("expected true or false, found {}", other.kind())),

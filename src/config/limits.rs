@@ -10,6 +10,10 @@ pub struct Limits {
     pub allocations_per_subject: u32,
     /// Live allocations of this node.
     pub allocations_total: u32,
+    /// Peers that one allocation of the external policy may permit.
+    pub permissions_per_allocation: u16,
+    /// Channels of one allocation of the external policy.
+    pub channels_per_allocation: u16,
     /// Packets a second that one allocation's client may send, and as many that it is sent.
     pub packets_per_second: u32,
     /// Bits a second, likewise.
@@ -27,6 +31,8 @@ impl Default for Limits {
         Self {
             allocations_per_subject: 32,
             allocations_total: 100_000,
+            permissions_per_allocation: 64,
+            channels_per_allocation: 64,
             // Several times what a browser sends of 4K video.
             packets_per_second: 20_000,
             bits_per_second: 200_000_000,
@@ -55,6 +61,9 @@ pub(super) fn read(root: &Section<'_>) -> Option<Limits> {
     let defaults = Limits::default();
     let per_subject = small("allocations_per_subject", defaults.allocations_per_subject, 100_000);
     let total = small("allocations_total", defaults.allocations_total, 10_000_000);
+    let permissions =
+        small("permissions_per_allocation", defaults.permissions_per_allocation.into(), 256);
+    let channels = small("channels_per_allocation", defaults.channels_per_allocation.into(), 256);
     let packets = small("packets_per_second", defaults.packets_per_second, 10_000_000);
     let bits = small("bits_per_second", defaults.bits_per_second, u32::MAX);
     let total_packets = limit("total_packets_per_second", u32::MAX.into());
@@ -64,6 +73,8 @@ pub(super) fn read(root: &Section<'_>) -> Option<Limits> {
     Some(Limits {
         allocations_per_subject: per_subject?,
         allocations_total: total?,
+        permissions_per_allocation: permissions?.try_into().ok()?,
+        channels_per_allocation: channels?.try_into().ok()?,
         packets_per_second: packets?,
         bits_per_second: bits?,
         total_packets_per_second: total_packets?.and_then(|packets| packets.try_into().ok()),

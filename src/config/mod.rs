@@ -6,6 +6,7 @@
 
 mod check;
 pub mod duration;
+mod external;
 mod limits;
 mod network;
 mod section;
@@ -18,11 +19,12 @@ use std::path::{Path, PathBuf};
 use std::str::FromStr;
 use std::time::Duration;
 
-use ipnet::IpNet;
-
 pub use check::{check, check_overrides, default_realm, relay_urls};
+pub use external::External;
 pub use limits::Limits;
 pub use section::Fault;
+
+use crate::net::Net;
 
 /// Most data-plane threads.
 pub const MAX_SHARDS: u8 = 64;
@@ -112,7 +114,7 @@ pub struct Listen {
     /// Metrics and health, plain HTTP: always a loopback address.
     pub metrics: SocketAddr,
     /// Load balancers: whoever comes from there says with PROXY v2 who the client is.
-    pub proxy_from: Vec<IpNet>,
+    pub proxy_from: Vec<Net>,
 }
 
 impl Listen {
@@ -149,6 +151,8 @@ pub struct Relay {
     pub realm: String,
     /// The URLs handed out with a credential.
     pub urls: Vec<String>,
+    /// The classic TURN server for other applications; none: it is off.
+    pub external: Option<External>,
     /// What one client, one subject, and all together, may hold and send.
     pub limits: Limits,
 }

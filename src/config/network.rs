@@ -2,8 +2,6 @@
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
-use ipnet::IpNet;
-
 use super::check::{Checker, over, parsed, text, whole};
 use super::section::{At, Found};
 use super::tree::Value;
@@ -11,6 +9,7 @@ use super::{
     DEFAULT_HTTPS_PORT, DEFAULT_MEDIA_PORT, DEFAULT_METRICS, DEFAULT_UDP_PORT, DUMMY_IP, Listen,
     MAX_LISTENERS, Media, Public,
 };
+use crate::net::{Net, NetError};
 
 const A_SOCKET: &str = "an address and a port, like 0.0.0.0:3478";
 
@@ -203,18 +202,12 @@ fn collide(a: SocketAddr, b: SocketAddr) -> bool {
     a.port() == b.port() && a.is_ipv4() == b.is_ipv4() && (any || a.ip() == b.ip())
 }
 
-/// A range of addresses, or a single one.
-fn network(value: &Value) -> Result<IpNet, String> {
-    let text = text(value)?;
-    let range = text.parse::<IpNet>().ok();
-    let range = range.or_else(|| text.parse::<IpAddr>().ok().map(IpNet::from));
-    let range = range.ok_or_else(|| {
-        format!("\"{text}\" is not a range of addresses, like 10.0.0.0/8 or 2001:db8::/32")
-    })?;
-    if range.prefix_len() == 0 {
+fn network(value: &Value) -> Result<Net, String> {
+    let range: Net = text(value)?.parse().map_err(|error: NetError| error.to_string())?;
+    if range.is_everybody() {
         return Err(format!("{range} trusts everybody to say who a client is"));
     }
-    Ok(range.trunc())
+    Ok(range)
 }
 
 /// A host name of RFC 1123: not an address, no port, no scheme.

@@ -100,17 +100,20 @@ pub(super) struct Section<'a> {
 }
 
 /// The schema: every group and its keys.
-pub(super) const SCHEMA: [(&str, &[&str]); 10] = [
+pub(super) const SCHEMA: [(&str, &[&str]); 11] = [
     ("", &["public", "listen", "media", "relay", "auth", "store", "tls", "shards", "log"]),
     ("public", &["host", "ip", "ip6"]),
     ("listen", &["udp", "https", "metrics", "proxy_from"]),
     ("media", &["port"]),
-    ("relay", &["realm", "urls", "limits"]),
+    ("relay", &["realm", "urls", "external", "limits"]),
+    ("relay.external", &["ports", "allow", "allow_private", "ip", "ip6", "names"]),
     (
         "relay.limits",
         &[
             "allocations_per_subject",
             "allocations_total",
+            "permissions_per_allocation",
+            "channels_per_allocation",
             "packets_per_second",
             "bits_per_second",
             "total_packets_per_second",
@@ -195,6 +198,20 @@ impl<'a> Section<'a> {
     /// Whether the key has a value, sound or not.
     pub(super) fn has(&self, key: &str) -> bool {
         self.node(key).is_some_and(|(_, node)| node.value != Value::Null)
+    }
+
+    /// What the key holds, sound or not.
+    pub(super) fn node_value(&self, key: &str) -> Option<&'a Value> {
+        self.node(key).map(|(_, node)| &node.value)
+    }
+
+    /// How many items a list has; `None` when it is no list.
+    pub(super) fn length(&self, key: &str) -> Option<Found<usize>> {
+        let (_, node) = self.node(key)?;
+        match &node.value {
+            Value::List(items) => Some(Found { value: items.len(), at: At::File(place(node)) }),
+            _ => None,
+        }
     }
 
     /// A group within this one; an absent one is empty.

@@ -69,7 +69,7 @@ fn every_key_is_read() {
 public: { ip: 203.0.113.7, ip6: '2001:db8::7' }
 listen:
   { udp: ['192.0.2.1:443', '[2001:db8::7]:3478'], https: '[::]:8443', metrics: '[::1]:1',
-    proxy_from: [10.1.2.3/8, '2001:db8::/32', 192.0.2.7] }
+    proxy_from: [10.0.0.0/8, '2001:db8::/32', 192.0.2.7] }
 media: { port: 20001 }
 relay:
   realm: my realm
@@ -106,6 +106,7 @@ log: { level: debug, format: json }
         total_packets_per_second: Some(5),
         total_bits_per_second: Some(5_000_000_000),
         unauthenticated_replies_per_second: 7,
+        ..Limits::default()
     };
     assert_eq!(config.relay.limits, limits);
     assert_eq!(config.auth.credential_ttl, Duration::from_secs(60));
@@ -283,7 +284,7 @@ fn listeners_that_cannot_be_are_told_each_at_its_place() {
         ("https: ['[::]:1', '[::1]:1']", "listen.https: [::1]:1 collides with [::]:1"),
         ("udp: ['1.2.3.4:0']", "listen.udp: port 0 cannot be handed out"),
         ("udp: ['1.2.3.4:1', nowhere]", "listen.udp[1]: \"nowhere\" is not an address and"),
-        ("proxy_from: 10.0.0.0/33", "listen.proxy_from: \"10.0.0.0/33\" is not a range"),
+        ("proxy_from: 10.0.0.0/33", "listen.proxy_from: \"10.0.0.0/33\" is not a block"),
         ("proxy_from: ['0.0.0.0/0']", "trusts everybody to say who a client is"),
     ] {
         let found = faults(&format!("{SOUND}listen: {{ {listen} }}\n"));

@@ -6,6 +6,7 @@
 pub mod clock;
 pub mod egress;
 pub mod endpoint;
+mod external;
 pub mod hairpin;
 pub mod mailbox;
 pub mod media;
@@ -17,7 +18,7 @@ mod streams;
 pub mod sys;
 
 use std::io;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::thread::JoinHandle;
@@ -77,6 +78,14 @@ pub enum StartError {
     /// The TURN server's part of the configuration.
     #[error(transparent)]
     Relay(#[from] relay::ConfigError),
+    /// An address of relayed sockets that this machine has not.
+    #[error("relayed sockets cannot be bound to {ip}: {source}")]
+    External {
+        /// The address.
+        ip: IpAddr,
+        /// What the kernel said.
+        source: io::Error,
+    },
     /// Threads, pollers.
     #[error("the data plane could not start: {0}")]
     Io(#[from] io::Error),
@@ -140,17 +149,34 @@ impl Engine {
             .collect::<io::Result<Vec<_>>>()?
             .into();
         let published: Vec<Arc<Published>> = (0..count).map(|_| Arc::default()).collect();
+        let outside = config.relay.external.as_ref();
+        let outside = outside.map(|it| [Some(it.bound_ip), it.ip6.map(IpAddr::V6)]);
+        for ip in outside.into_iter().flatten().flatten() {
+            external::try_bind(ip).map_err(|source| StartError::External { ip, source })?;
+        }
+        let reserved: Arc<external::Reserved> = Arc::default();
         let mut threads = Vec::with_capacity(count);
         for (i, poll) in polls.into_iter().enumerate() {
             let id = ShardId(i as u8);
-            let relay = Relay::new(
+            let mut relay = Relay::new(
                 relay::Config { shards: count as u16, ..config.relay.clone() },
                 Arc::clone(keys),
                 nonce_keys.clone(),
                 StdRng::from_rng(rng),
                 id,
             )?;
+            let external = match outside {
+                None => None,
+                Some(ips) => {
+                    let registry = poll.registry().try_clone()?;
+                    let reserved = Arc::clone(&reserved);
+                    let (external, binder) = external::External::new(registry, ips, reserved);
+                    relay.open_with(Box::new(binder));
+                    Some(external)
+                }
+            };
             let mut shard = Shard::new(Parts {
+                external,
                 id,
                 sockets: Sockets::bind(&config.udp)?,
                 poll,

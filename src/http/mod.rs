@@ -33,7 +33,7 @@ use axum::routing::{get, post};
 use crate::auth::admin::AdminKey;
 use crate::auth::explain::{Explained, Question};
 use crate::auth::token::TokenKeys;
-use crate::auth::turn::MintError;
+use crate::auth::turn::{Class, MintError};
 use crate::control::api::{Accepted, IceConfig, Principal, Refusal};
 use crate::control::revocation::{self, RevokeError};
 use crate::control::store::{Record, StoreError};
@@ -86,6 +86,7 @@ pub trait Gateway: Clone + Send + Sync + 'static {
         &self,
         subject: &str,
         room: Option<&str>,
+        class: Class,
         ttl: Option<Duration>,
     ) -> Result<IceConfig, MintError>;
 

@@ -101,6 +101,16 @@ counters! {
     RelayDropBitRateOut Counter "veilgate_relay_dropped_total" { reason = "bit_rate_to_client" } "Datagrams dropped without an answer";
     RelayDropTotalRateOut Counter "veilgate_relay_dropped_total" { reason = "total_rate_to_client" } "Datagrams dropped without an answer";
     RelayNonceKeys Counter "veilgate_relay_nonce_keys_total" {} "Times the key of nonces was replaced";
+    RelayDeniedInbound Counter "veilgate_relay_denied_peers_total" { reason = "inbound" } "Peers denied by policy";
+    RelaySockets Gauge "veilgate_relay_external_sockets" {} "Relayed sockets of the external policy";
+    RelayPortsTaken Counter "veilgate_relay_external_ports_total" { result = "taken" } "Relayed ports that could not be opened at once";
+    RelayPortsExhausted Counter "veilgate_relay_external_ports_total" { result = "exhausted" } "Relayed ports that could not be opened at once";
+    ExternalPacketsOut Counter "veilgate_engine_external_packets_total" { direction = "to_peer" } "Datagrams of relayed sockets";
+    ExternalPacketsIn Counter "veilgate_engine_external_packets_total" { direction = "from_peer" } "Datagrams of relayed sockets";
+    ExternalIcmp Counter "veilgate_engine_external_icmp_total" {} "ICMP errors about datagrams to peers";
+    ExternalDropBlocked Counter "veilgate_engine_external_dropped_total" { reason = "would_block" } "Datagrams to peers dropped";
+    ExternalDropRefused Counter "veilgate_engine_external_dropped_total" { reason = "refused" } "Datagrams to peers dropped";
+    ExternalDropClosed Counter "veilgate_engine_external_dropped_total" { reason = "closed" } "Datagrams to peers dropped";
     RelayDropNoPeer Counter "veilgate_relay_dropped_total" { reason = "no_peer" } "Datagrams dropped without an answer";
     RelayDropRing Counter "veilgate_relay_dropped_total" { reason = "ring_full" } "Datagrams dropped without an answer";
 

@@ -5,6 +5,7 @@ use std::time::Duration;
 use super::Relay;
 use super::ending::End;
 use super::limits::Bucket;
+use super::outside::memory;
 use super::policy::MAX_MEDIA;
 use super::ports::IpFamily;
 use super::proof::{Proven, remaining};
@@ -60,7 +61,7 @@ impl Relay {
             (Some(index), None) => return self.allocated_before(message, index),
             _ => return Err(Refusal::Mismatch),
         };
-        let wanted = self.check_allocate(message)?;
+        let wanted = self.check_allocate(message, verified.class)?;
         let lifetime = self.granted(now.unix, turn::lifetime(message)?, verified.live_until);
         if now.unix >= verified.allocate_by {
             return Err(Refusal::Expired);
@@ -68,6 +69,9 @@ impl Relay {
         let owner = Owner { subject: verified.subject, room: verified.room, class: verified.class };
         if owner.class == credential::Class::Room && owner.room.is_none() {
             // There is nobody it could ever reach.
+            return Err(Refusal::Forbidden(Id::RelayDeniedPermission));
+        }
+        if owner.class == credential::Class::External && self.outlets.is_none() {
             return Err(Refusal::Forbidden(Id::RelayDeniedPermission));
         }
         if let Some(alternate) = &self.draining {
@@ -81,7 +85,7 @@ impl Relay {
         if self.table.len() as u64 >= u64::from(limits.allocations) {
             return Err(Refusal::Capacity);
         }
-        let (ports, reservation, v6_error) = self.draw(now.mono, &owner, &wanted)?;
+        let (ports, reservation, v6_error) = self.draw(now.mono, &owner, &wanted, counters)?;
         let expires = now.mono.plus(Duration::from_secs(lifetime.into()));
         let relayed = ports.map(|port| match port {
             Some(port) => Relayed { port, expires },
@@ -107,6 +111,7 @@ impl Relay {
                 key: verified.key,
                 key_sha256: verified.key_sha256,
                 username: proven.username.into(),
+                outside: memory(owner.class),
             })
             .ok_or(Refusal::Capacity)?;
         self.timers.arm(index, &mut self.table);
@@ -123,16 +128,21 @@ impl Relay {
         }
         let asked = message.first(attr::ADDITIONAL_ADDRESS_FAMILY).is_some();
         let [_, v6] = allocation.relayed;
-        let v6_error = (asked && v6.port == 0).then(|| self.why_no_v6());
+        let class = allocation.owner.class;
+        let v6_error = (asked && v6.port == 0).then(|| self.why_no_v6(class));
         Ok(Answer::Allocated { index, v6_error })
     }
 
-    const fn why_no_v6(&self) -> u16 {
-        if self.config.relayed_ip6.is_none() { 440 } else { 508 }
+    fn why_no_v6(&self, class: credential::Class) -> u16 {
+        if self.policy.relayed_of(class, IpFamily::V6).is_none() { 440 } else { 508 }
     }
 
     /// The attributes of an Allocate, in the order of RFC 8656 section 7.2.
-    fn check_allocate(&self, message: &Message<'_>) -> Result<Wanted, Refusal> {
+    fn check_allocate(
+        &self,
+        message: &Message<'_>,
+        class: credential::Class,
+    ) -> Result<Wanted, Refusal> {
         match turn::requested_transport(message)? {
             None => return Err(Refusal::BadRequest),
             Some(turn::PROTOCOL_UDP) => {}
@@ -157,7 +167,8 @@ impl Relay {
         }
         // Without a word about it: IPv4, over whatever the client comes.
         let family = requested.map_or(Some(IpFamily::V4), ip_family).ok_or(Refusal::Family)?;
-        if self.policy.relayed(family).is_none() {
+        let no_class = class == credential::Class::External && self.outlets.is_none();
+        if self.policy.relayed_of(class, family).is_none() && !no_class {
             return Err(Refusal::Family);
         }
         Ok(Wanted {
@@ -178,7 +189,11 @@ impl Relay {
         now: Mono,
         owner: &Owner,
         wanted: &Wanted,
+        counters: &mut Counters,
     ) -> Result<([Option<u16>; 2], u64, Option<u16>), Refusal> {
+        if owner.class == credential::Class::External {
+            return self.draw_outside(now, owner, wanted, counters);
+        }
         if let Some(token) = wanted.token {
             let reserved = self.config.shared.redeem(now, owner.subject, token);
             // A token is from an allocation of the forwarder's; a room's ports are drawn unique.
@@ -198,7 +213,7 @@ impl Relay {
         if wanted.v6 {
             match self.draw_v6(owner, wanted) {
                 Ok(port) => ports[1] = Some(port),
-                Err(_) if wanted.v6_optional => v6_error = Some(self.why_no_v6()),
+                Err(_) if wanted.v6_optional => v6_error = Some(self.why_no_v6(owner.class)),
                 Err(refusal) => return Err(refusal),
             }
         }
@@ -213,6 +228,49 @@ impl Relay {
             0
         };
         Ok((ports, reservation, v6_error))
+    }
+
+    /// The same, of real ports.
+    #[expect(clippy::type_complexity, reason = "three answers to one question, used once")]
+    fn draw_outside(
+        &mut self,
+        now: Mono,
+        owner: &Owner,
+        wanted: &Wanted,
+        counters: &mut Counters,
+    ) -> Result<([Option<u16>; 2], u64, Option<u16>), Refusal> {
+        let subject = owner.subject;
+        if let Some(token) = wanted.token {
+            return self.take_outlet(now, subject, token).map(|(family, port)| match family {
+                IpFamily::V4 => ([Some(port), None], 0, None),
+                IpFamily::V6 => ([None, Some(port)], 0, None),
+            });
+        }
+        let which = (wanted.even, wanted.pair);
+        let mut ports = [None; 2];
+        let mut token = 0;
+        if wanted.v4 {
+            let drawn = self.open_outlet(now, subject, IpFamily::V4, which, counters)?;
+            (ports[0], token) = (Some(drawn.port), drawn.token);
+        }
+        let mut v6_error = None;
+        if wanted.v6 {
+            let there = self.policy.relayed_of(owner.class, IpFamily::V6).is_some();
+            let drawn = if there {
+                self.open_outlet(now, subject, IpFamily::V6, which, counters)
+            } else {
+                Err(Refusal::Family)
+            };
+            match drawn {
+                // Both with a pair is 400, so there is one token at most.
+                Ok(drawn) => {
+                    (ports[1], token) = (Some(drawn.port), token.max(drawn.token));
+                }
+                Err(_) if wanted.v6_optional => v6_error = Some(self.why_no_v6(owner.class)),
+                Err(refusal) => return Err(refusal),
+            }
+        }
+        Ok((ports, token, v6_error))
     }
 
     fn draw_v6(&mut self, owner: &Owner, wanted: &Wanted) -> Result<u16, Refusal> {
@@ -237,7 +295,7 @@ impl Relay {
             (credential::Class::Room, Some(room)) if !wanted.pair => {
                 self.ports.draw_unique(rng, wanted.even, &self.config.shared, family, room)
             }
-            (credential::Class::Room, _) => None,
+            (credential::Class::Room | credential::Class::External, _) => None,
         };
         port.ok_or(Refusal::Capacity)
     }

@@ -1,6 +1,7 @@
 //! How allocations end: by time, by their owner, with their connection, by revocation; and how a
 //! draining relay makes no new ones.
 
+use super::outside::Outlets;
 use super::ports::IpFamily;
 use super::table::Channel;
 use super::{Alternate, Relay};
@@ -29,13 +30,15 @@ impl Relay {
         if self.strikes.is_sweeping() {
             return Some(self.clock);
         }
-        self.timers.next()
+        let reserved = self.outlets.as_ref().and_then(Outlets::next_deadline);
+        [self.timers.next(), reserved].into_iter().flatten().min()
     }
 
     /// Ends what has expired: allocations, permissions, channels.
     pub fn handle_timeout(&mut self, now: Now, counters: &mut Counters) {
         self.clock = self.clock.max(now.mono);
         self.sweep(now, counters);
+        self.forget_reserved(now.mono);
         for _ in 0..TIMEOUT_BATCH {
             let Some(handle) = self.timers.pop_due(now.mono, &mut self.table) else { break };
             let Some(allocation) = self.table.get_mut(handle.index) else { continue };
@@ -56,6 +59,7 @@ impl Relay {
                 }
             }
             let relayed = allocation.relayed;
+            self.expire_outside(now.mono, handle.index);
             for (family, relayed) in IpFamily::BOTH.into_iter().zip(relayed) {
                 if relayed.port != 0 && relayed.expires <= now.mono {
                     self.drop_family(handle.index, family);
@@ -71,8 +75,14 @@ impl Relay {
         let Some(port) = self.table.drop_relayed(index, family) else { return };
         let Some(allocation) = self.table.get_mut(index) else { return };
         let class = allocation.owner.class;
-        if class == Class::Room {
-            self.config.shared.release(family, port);
+        match class {
+            Class::Room => self.config.shared.release(family, port),
+            Class::External => {
+                self.drop_outside(index, family);
+                self.close_outlet(family, port);
+                return;
+            }
+            Class::Forwarder | Class::Probe => {}
         }
         for (place, until) in allocation.permissions.iter_mut().enumerate() {
             let same = self.policy.permission_family(class, place) == Some(family);
@@ -121,17 +131,21 @@ impl Relay {
 
     pub(super) fn end(&mut self, now: Now, index: u32, why: End, counters: &mut Counters) {
         let Some((handle, allocation)) = self.table.remove(index) else { return };
-        if allocation.owner.class == Class::Room {
-            for (family, relayed) in IpFamily::BOTH.into_iter().zip(&allocation.relayed) {
-                if relayed.port != 0 {
+        for (family, relayed) in IpFamily::BOTH.into_iter().zip(&allocation.relayed) {
+            match allocation.owner.class {
+                Class::Room if relayed.port != 0 => {
                     self.config.shared.release(family, relayed.port);
                 }
+                Class::External if relayed.port != 0 => self.close_outlet(family, relayed.port),
+                _ => {}
             }
         }
         let permissions = allocation.permissions.iter().filter(|until| **until != Mono::ZERO);
         let channels = allocation.channels.iter().filter(|channel| channel.number != 0);
-        self.permissions = self.permissions.saturating_sub(permissions.count() as u64);
-        self.channels = self.channels.saturating_sub(channels.count() as u64);
+        let outside = allocation.outside_counts();
+        let (permissions, channels) = (permissions.count() as u64, channels.count() as u64);
+        self.permissions = self.permissions.saturating_sub(permissions + outside.0);
+        self.channels = self.channels.saturating_sub(channels + outside.1);
         // Lifetimes are whole seconds and never reach past the session limit.
         let at_limit =
             now.unix.as_micros().saturating_add(1_000_000) > allocation.live_until.as_micros();

@@ -15,6 +15,7 @@ use super::*;
 use crate::auth::revocation::{Revocation, Target};
 use crate::auth::turn::{Class as Reach, Key, Mint, Minted, echo_address};
 use crate::ids::{ClientAddr, SubjectHash, Transport};
+use crate::net::canonical;
 use crate::time::Unix;
 use crate::wire::stun::{Builder, IntegrityKey, IntegrityKeySha256, TransactionId};
 use crate::wire::stun::{long_term_key, long_term_key_sha256};
@@ -165,6 +166,7 @@ impl World {
             media,
             relayed_ip: address(MEDIA).ip(),
             relayed_ip6: (options & 2 == 0).then(|| "2001:db8::10".parse().expect("an address")),
+            external: None,
             excluded_ports: vec![3478],
             limits,
             shards: 1,
@@ -458,6 +460,7 @@ impl World {
             Reach::Probe => {
                 media.iter().any(|media| *media == peer || echo_address(*media) == Some(peer))
             }
+            Reach::External => unreachable!("off"),
             Reach::Room => own.owner.room.is_some() && self.holder(peer) == Some(own.owner.room),
         }
     }
@@ -478,6 +481,7 @@ impl World {
         match self.send(bytes) {
             Handled::Dropped => {}
             Handled::Reply(_) => panic!("data is never answered"),
+            Handled::ToExternal(_) => panic!("the external policy is off"),
             Handled::ToPeer(to) => {
                 assert!(bytes.get(to.payload).is_some_and(|payload| payload.len() < 256));
                 assert!(self.may_reach(to.peer), "{}", to.peer);
@@ -513,7 +517,7 @@ impl World {
         let Some(route) = self.relay.route(handle, &peer) else { return };
         let allocation = self.relay.table.resolve(handle).expect("it has a route");
         assert_eq!((route.allocation, route.tuple), (handle, allocation.tuple));
-        assert!(self.has_permitted(route.tuple, policy::canonical(peer.ip())));
+        assert!(self.has_permitted(route.tuple, canonical(peer.ip())));
         self.reached.from_forwarder += 1;
         let mut slot = [0; HEADROOM + 100 + TAILROOM];
         let payload = HEADROOM..HEADROOM + usize::from(which % 100);

@@ -16,6 +16,10 @@ pub struct Limits {
     pub allocations: u32,
     /// Allocations of one subject; beyond: 486.
     pub allocations_per_subject: u32,
+    /// Peers' IPs that one allocation may permit, where they are outside; beyond: 508.
+    pub permissions_per_allocation: u16,
+    /// Channels of one allocation to peers outside; beyond: 508.
+    pub channels_per_allocation: u16,
     /// Lifetime of an allocation whose client asks for less or nothing, seconds.
     pub default_lifetime: u32,
     /// Longest lifetime granted at a time, seconds.
@@ -34,6 +38,8 @@ impl Default for Limits {
         Self {
             allocations: 50_000,
             allocations_per_subject: 32,
+            permissions_per_allocation: 64,
+            channels_per_allocation: 64,
             default_lifetime: 600,
             max_lifetime: 3600,
             unauthenticated_replies: 256,

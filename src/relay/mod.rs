@@ -3,7 +3,9 @@
 //!
 //! A relayed transport address is a row in a table. A peer is either the forwarder inside this
 //! process, under its media address, or another client of the same room; a payload is handed over
-//! in place, and the forwarder's way back is the allocation's handle.
+//! in place, and the forwarder's way back is the allocation's handle. Clients of class `external`
+//! alone, where that policy is on, have real ports and reach peers outside; their sockets are opened
+//! through [`Opener`] and known here by name.
 //!
 //! `docs/relay.md` holds the requirements of both RFCs against the tests. Where this differs from
 //! them, on purpose:
@@ -29,19 +31,25 @@
 //! - A RESERVATION-TOKEN is good for the subject that got it.
 //! - DONT-FRAGMENT is understood and has nothing to do: between relay and peer is no IP hop, so
 //!   nothing is ever fragmented (8656 section 7.2 wants 420 only from servers that cannot set DF).
+//!   For class `external` there are hops, and it is 420.
+//! - Class `external` may bind channel numbers up to 0x7FFF, as clients of RFC 5766 do (coturn's);
+//!   8656 keeps those above 0x4FFF back for what else a port might serve, and this one serves none.
 //! - A channel number may be bound to another peer as soon as its binding has expired (8656
-//!   section 12 asks clients to wait five minutes for the sake of late datagrams; there are none).
-//! - ICMP is not relayed (8656 section 11.5): there is no network between relay and peer.
+//!   section 12 asks clients to wait five minutes for the sake of late datagrams).
+//! - ICMP is relayed (8656 section 11.5) for class `external` alone: inside there is no network
+//!   between relay and peer.
 //! - Requests of methods that TURN does not have are dropped, as 8489 section 6.3 says.
 //! - Quotas hold for each shard by itself: the kernel spreads a subject's 5-tuples over shards.
 
 mod allocate;
 mod ending;
+mod external;
 mod framing;
 #[doc(hidden)]
 pub mod fuzz;
 mod limits;
 mod nonce;
+mod outside;
 mod policy;
 mod ports;
 mod proof;
@@ -62,6 +70,7 @@ use std::sync::Arc;
 
 use rand::rngs::StdRng;
 
+pub use external::{External, Icmp, Opened, Opener, Outlet};
 pub use framing::{Framing, HEADROOM, Route, TAILROOM};
 pub use limits::{Limits, Rate};
 pub use nonce::{LIFETIME_SECS as NONCE_LIFETIME_SECS, NonceKey, NonceKeys};
@@ -69,14 +78,16 @@ pub use policy::MAX_MEDIA;
 pub use ports::Shared;
 pub use table::Owner;
 
-use crate::auth::turn::Keys;
+use crate::auth::turn::{self as credential, Keys};
 use crate::ids::{AllocationHandle, FiveTuple, RoomHash, ShardId};
 use crate::metrics::{Counters, Id};
 use crate::time::{Mono, Now};
 use crate::wire::channel_data;
 use crate::wire::mux::{Outer, outer};
 use crate::wire::stun::{Class, Message, Method, attr};
+use external::Reach;
 use limits::{Bucket, Direction};
+use outside::Outlets;
 use policy::{Peer, Policy, Scope};
 use ports::{IpFamily, Ports};
 use revoked::Strikes;
@@ -99,6 +110,8 @@ pub struct Config {
     pub relayed_ip: IpAddr,
     /// The IP of relayed transport addresses for clients that ask for IPv6; none: 440.
     pub relayed_ip6: Option<Ipv6Addr>,
+    /// Real relayed addresses, for other applications; none: that class is refused.
+    pub external: Option<External>,
     /// Ports that are never drawn as relayed ports (bound ports; media and echo ports are added).
     pub excluded_ports: Vec<u16>,
     /// Bounds.
@@ -133,6 +146,9 @@ pub enum ConfigError {
     /// No even port with an odd neighbour is left to draw.
     #[error("every relayed port is excluded")]
     Ports,
+    /// An open relay, or one for nobody.
+    #[error("external relaying needs a list of whom it may reach")]
+    Allow,
 }
 
 /// What became of a datagram.
@@ -146,6 +162,19 @@ pub enum Handled {
     ToPeer(ToPeer),
     /// Part of the datagram is for another client's allocation.
     ToRelayed(ToRelayed),
+    /// Part of the datagram is for a peer outside.
+    ToExternal(ToExternal),
+}
+
+/// A payload a client sends to a peer outside.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct ToExternal {
+    /// The socket it leaves by.
+    pub outlet: Outlet,
+    /// Where to.
+    pub to: SocketAddr,
+    /// The payload's place in the datagram; may be empty.
+    pub payload: Range<usize>,
 }
 
 /// A payload a client sends to another client of its room.
@@ -187,6 +216,7 @@ pub struct Relay {
     shard: ShardId,
     policy: Policy,
     ports: Ports,
+    outlets: Option<Outlets>,
     draining: Option<Alternate>,
     total_sent: Bucket,
     total_received: Bucket,
@@ -243,13 +273,22 @@ impl Relay {
         }
         let mut excluded = std::mem::take(&mut config.excluded_ports);
         let relayed = [Some(config.relayed_ip), config.relayed_ip6.map(IpAddr::V6)];
-        let policy = Policy::new(&config.media, relayed, config.shared.clone());
+        if config.external.as_ref().is_some_and(|external| {
+            external.allow.is_empty() || external.ports.is_empty() || !external.bound_ip.is_ipv4()
+        }) {
+            return Err(ConfigError::Allow);
+        }
+        let reach = config.external.as_ref();
+        let reach = reach.map(|external| Reach::new(config.relayed_ip, external));
+        let outlets = config.external.as_ref().map(|it| Outlets::new(it.ports.clone()));
+        let policy = Policy::new(&config.media, relayed, config.shared.clone()).reaching(reach);
         excluded.extend(policy.peers().iter().map(SocketAddr::port));
         let ports = Ports::new(excluded, shard, config.shards).ok_or(ConfigError::Ports)?;
         let cap = ReplyCap::new(config.limits.unauthenticated_replies, RandomKey::new(&mut rng));
         Ok(Self {
             policy,
             ports,
+            outlets,
             draining: None,
             total_sent: Bucket::default(),
             total_received: Bucket::default(),
@@ -321,6 +360,12 @@ impl Relay {
             return dropped(counters, Id::RelayDropNoAllocation);
         };
         // Bound through the policy, so no further question: RFC 8656 section 12.6.
+        if let Some(outside) = &allocation.outside {
+            return match outside.by_number(message.channel, now) {
+                Some(peer) => self.pass_outside(now, index, peer, message.data, counters),
+                None => dropped(counters, Id::RelayDropNoChannel),
+            };
+        }
         let mut channels = allocation.channels.iter();
         let bound =
             channels.find(|channel| channel.number == message.channel && channel.until > now);
@@ -369,7 +414,7 @@ impl Relay {
                 hairpin: Hairpin { from: (address.ip(), port).into(), to: address, room },
                 payload,
             }),
-            (Peer::Room(..), None) => dropped(counters, Id::RelayDropNoPeer),
+            (Peer::Room(..), None) | (Peer::Outside, _) => dropped(counters, Id::RelayDropNoPeer),
         }
     }
 
@@ -414,8 +459,11 @@ impl Relay {
         else {
             return dropped(counters, Id::RelayDropMalformed);
         };
-        if !message.unknown_required(request::KNOWN).is_empty() {
+        if !message.unknown_required(request::known(allocation.owner.class)).is_empty() {
             return dropped(counters, Id::RelayDropMalformed);
+        }
+        if allocation.outside.is_some() {
+            return self.on_send_outside(now, index, peer, payload, counters);
         }
         let admitted = self.policy.admit(&allocation.owner, peer, Scope::Transport);
         let Some(admitted) = admitted.filter(|a| self.serves(allocation, now, peer, a.peer)) else {
@@ -457,7 +505,9 @@ impl Relay {
     #[must_use]
     pub fn deliver(&self, hairpin: &Hairpin) -> Option<Route> {
         let family = IpFamily::of(&hairpin.to);
-        let handle = self.table.handle(self.table.find_port(family, hairpin.to.port())?)?;
+        let port = hairpin.to.port();
+        let index = self.table.find_port(credential::Class::Room, family, port)?;
+        let handle = self.table.handle(index)?;
         let allocation = self.table.resolve(handle)?;
         if allocation.owner.room != Some(hairpin.room)
             || self.policy.relayed(family) != Some(hairpin.to.ip())
@@ -518,14 +568,17 @@ impl Relay {
     }
 
     fn relayed_in(&self, handle: AllocationHandle, family: IpFamily) -> Option<SocketAddr> {
-        let relayed = self.table.resolve(handle)?.relayed.get(family.index())?;
-        (relayed.port != 0).then_some((self.policy.relayed(family)?, relayed.port).into())
+        let allocation = self.table.resolve(handle)?;
+        let relayed = allocation.relayed.get(family.index())?;
+        let ip = self.policy.relayed_of(allocation.owner.class, family)?;
+        (relayed.port != 0).then_some((ip, relayed.port).into())
     }
 
     fn publish(&self, counters: &mut Counters) {
         counters.set(Id::RelayAllocations, self.table.len() as u64);
         counters.set(Id::RelayPermissions, self.permissions);
         counters.set(Id::RelayChannels, self.channels);
+        counters.set(Id::RelaySockets, self.outlets.as_ref().map_or(0, Outlets::open));
     }
 }
 

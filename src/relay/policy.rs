@@ -1,10 +1,12 @@
 //! Which peers a client may reach: one function, default deny.
 
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::net::{IpAddr, SocketAddr};
 
+use super::external::Reach;
 use super::ports::{IpFamily, Shared};
 use super::table::Owner;
 use crate::auth::turn::{Class, echo_address};
+use crate::net::canonical;
 
 /// Most media addresses a relay serves.
 pub const MAX_MEDIA: usize = 4;
@@ -25,6 +27,8 @@ pub(super) enum Peer {
     Media(u8),
     /// A relayed address of ours, by its port.
     Room(IpFamily, u16),
+    /// A machine outside, under the address that was asked for.
+    Outside,
 }
 
 impl Default for Peer {
@@ -52,6 +56,8 @@ pub(super) struct Policy {
     media: usize,
     relayed: [Option<IpAddr>; 2],
     shared: Shared,
+    /// What is outside; none: nothing.
+    reach: Option<Reach>,
 }
 
 impl Policy {
@@ -66,7 +72,17 @@ impl Policy {
         let echoes = media.iter().filter_map(|media| echo_address(*media));
         let echoes = echoes.filter(|echo| !is_media(echo));
         let peers = media.iter().copied().chain(echoes).take(MAX_MEDIA).collect();
-        Self { media: media.len(), peers, relayed, shared }
+        Self { media: media.len(), peers, relayed, shared, reach: None }
+    }
+
+    /// With peers outside, for clients of that class.
+    pub(super) fn reaching(self, reach: Option<Reach>) -> Self {
+        Self { reach, ..self }
+    }
+
+    /// What is outside.
+    pub(super) const fn reach(&self) -> Option<&Reach> {
+        self.reach.as_ref()
     }
 
     /// All peers but those of rooms: their ports belong to nobody else.
@@ -74,9 +90,17 @@ impl Policy {
         &self.peers
     }
 
-    /// The IP of relayed addresses of a family.
+    /// The IP of virtual relayed addresses of a family.
     pub(super) fn relayed(&self, family: IpFamily) -> Option<IpAddr> {
         self.relayed.get(family.index()).copied().flatten()
+    }
+
+    /// The IP of relayed addresses of a class and family.
+    pub(super) fn relayed_of(&self, class: Class, family: IpFamily) -> Option<IpAddr> {
+        match class {
+            Class::External => self.reach.as_ref()?.advertised(family),
+            Class::Forwarder | Class::Probe | Class::Room => self.relayed(family),
+        }
     }
 
     /// A peer's address.
@@ -84,6 +108,7 @@ impl Policy {
         match peer {
             Peer::Media(index) => self.peers.get(usize::from(index)).copied(),
             Peer::Room(family, port) => Some(SocketAddr::new(self.relayed(family)?, port)),
+            Peer::Outside => None,
         }
     }
 
@@ -92,6 +117,8 @@ impl Policy {
         match class {
             Class::Forwarder | Class::Probe => self.peers.get(place).map(IpFamily::of),
             Class::Room => IpFamily::BOTH.get(place).copied(),
+            // Theirs have no fixed places.
+            Class::External => None,
         }
     }
 
@@ -101,6 +128,10 @@ impl Policy {
         let peers = match owner.class {
             Class::Forwarder => self.peers.get(..self.media)?,
             Class::Probe => &self.peers,
+            Class::External => {
+                let admitted = self.reach.as_ref()?.admits(peer, scope, &self.shared);
+                return admitted.then_some(Admitted { peer: Peer::Outside, permission: 0 });
+            }
             Class::Room => {
                 let room = owner.room?;
                 let family = IpFamily::BOTH.into_iter().find(|f| self.relayed(*f) == Some(ip))?;
@@ -123,35 +154,6 @@ impl Policy {
             }
         };
         Some(Admitted { peer: Peer::Media(u8::try_from(index).ok()?), permission })
-    }
-}
-
-/// The IPv4 address inside any IPv6 form that can lead to it, else the address itself: v4-mapped,
-/// v4-compatible, IPv4-translated, NAT64 with both well-known prefixes, 6to4, Teredo, ISATAP.
-pub(super) fn canonical(ip: IpAddr) -> IpAddr {
-    let IpAddr::V6(v6) = ip else { return ip };
-    embedded_v4(v6).map_or(ip, IpAddr::V4)
-}
-
-fn embedded_v4(ip: Ipv6Addr) -> Option<Ipv4Addr> {
-    let [a, b, c, d, e, f, g, h] = ip.segments();
-    let v4 = |high: u16, low: u16| Ipv4Addr::from_bits(u32::from(high) << 16 | u32::from(low));
-    match [a, b, c, d, e, f] {
-        // v4-compatible; ::0 and ::1 are addresses of their own.
-        [0, 0, 0, 0, 0, 0] if g != 0 || h > 1 => Some(v4(g, h)),
-        // v4-mapped; IPv4-translated (RFC 2765); NAT64 (RFC 6052).
-        [0, 0, 0, 0, 0, 0xffff] | [0, 0, 0, 0, 0xffff, 0] | [0x64, 0xff9b, 0, 0, 0, 0] => {
-            Some(v4(g, h))
-        }
-        // NAT64 for local use (RFC 8215), taken with the /96 layout.
-        [0x64, 0xff9b, 1, ..] => Some(v4(g, h)),
-        // 6to4 (RFC 3056).
-        [0x2002, high, low, ..] => Some(v4(high, low)),
-        // Teredo (RFC 4380): the client, inverted in the last 32 bits, is what is reached.
-        [0x2001, 0, ..] => Some(v4(!g, !h)),
-        // ISATAP (RFC 5214), under any prefix.
-        [_, _, _, _, 0 | 0x200, 0x5efe] => Some(v4(g, h)),
-        _ => None,
     }
 }
 
@@ -186,32 +188,6 @@ mod tests {
         }
         assert!(!ask(Some("a"), "192.0.2.10:20000", Scope::Transport), "not the forwarder");
         assert!(!ask(Some("a"), "192.0.2.10:1", Scope::Transport));
-    }
-
-    #[test]
-    fn every_disguise_of_an_ipv4_address_is_seen_through() {
-        for text in [
-            "::127.0.0.1",
-            "::ffff:127.0.0.1",
-            "::ffff:0:127.0.0.1",
-            "64:ff9b::127.0.0.1",
-            "64:ff9b:1::127.0.0.1",
-            "64:ff9b:1:2:3:4:127.0.0.1",
-            "2002:7f00:1::1",
-            "2001:0:1:2:3:4:80ff:fffe",
-            "fe80::5efe:127.0.0.1",
-            "2001:db8::200:5efe:127.0.0.1",
-            "127.0.0.1",
-        ] {
-            let ip: IpAddr = text.parse().unwrap();
-            assert_eq!(canonical(ip), IpAddr::V4(Ipv4Addr::LOCALHOST), "{text}");
-        }
-        for text in
-            ["::", "::1", "fe80::1", "2001:db8::1", "fd00:ec2::254", "64:ff9a::1", "ff02::1"]
-        {
-            let ip: IpAddr = text.parse().unwrap();
-            assert_eq!(canonical(ip), ip, "{text}");
-        }
     }
 
     #[test]

@@ -52,6 +52,8 @@ pub struct Shared(Arc<Tables>);
 struct Tables {
     /// By family and port: the room that has it, 0 for none.
     rooms: [OnceLock<Box<[AtomicU64]>>; 2],
+    /// By family, a bit a port: relayed sockets, open or reserved.
+    open: [OnceLock<Box<[AtomicU64]>>; 2],
     reservations: OnceLock<Box<[Place]>>,
 }
 
@@ -109,6 +111,38 @@ impl Shared {
     pub(super) fn is_of(&self, family: IpFamily, port: u16, room: RoomHash) -> Option<bool> {
         let holder = self.cell(family, port)?.load(Ordering::Acquire);
         (holder != 0).then(|| holder == word(room))
+    }
+
+    fn open_bits(&self, family: IpFamily) -> Option<&OnceLock<Box<[AtomicU64]>>> {
+        self.0.open.get(family.index())
+    }
+
+    /// Notes that a port has a relayed socket, or has none. False when that was so before.
+    pub(super) fn set_open(&self, family: IpFamily, port: u16, open: bool) -> bool {
+        let Some(words) = self.open_bits(family) else { return false };
+        let words = words.get_or_init(|| (0..1 << 10).map(|_| AtomicU64::new(0)).collect());
+        let Some(word) = words.get(usize::from(port >> 6)) else { return false };
+        let bit = 1 << (port & 63);
+        let before = if open {
+            word.fetch_or(bit, Ordering::AcqRel)
+        } else {
+            word.fetch_and(!bit, Ordering::AcqRel)
+        };
+        (before & bit == 0) == open
+    }
+
+    /// Whether a port has a relayed socket now.
+    pub(super) fn is_open(&self, family: IpFamily, port: u16) -> bool {
+        let words = self.open_bits(family).and_then(OnceLock::get);
+        let word = words.and_then(|words| words.get(usize::from(port >> 6)));
+        word.is_some_and(|word| word.load(Ordering::Acquire) & (1 << (port & 63)) != 0)
+    }
+
+    /// Relayed sockets, open or reserved.
+    #[cfg(test)]
+    pub(super) fn open(&self) -> u32 {
+        let words = self.0.open.iter().filter_map(OnceLock::get).flatten();
+        words.map(|word| word.load(Ordering::Relaxed).count_ones()).sum()
     }
 
     /// The places of a subject's reservations: whoever reserves a lot is in nobody else's way,
@@ -183,8 +217,13 @@ impl Ports {
         (FIRST_PORT..=u16::MAX).step_by(2).any(|port| ports.may(port, true, true)).then_some(ports)
     }
 
+    /// Ports that are somebody's.
+    pub(super) fn is_excluded(&self, port: u16) -> bool {
+        self.excluded.binary_search(&port).is_ok()
+    }
+
     fn may(&self, port: u16, even: bool, pair: bool) -> bool {
-        let free = |port: u16| self.excluded.binary_search(&port).is_err();
+        let free = |port: u16| !self.is_excluded(port);
         port >= FIRST_PORT
             && (!even || port.is_multiple_of(2))
             && free(port)

@@ -10,17 +10,21 @@ use super::ports::IpFamily;
 use super::proof::{Signer, Unproven};
 use super::table::Channel;
 use super::{Handled, Relay, dropped};
+use crate::auth::turn as credential;
 use crate::ids::FiveTuple;
 use crate::metrics::{Counters, Id};
 use crate::time::{Mono, Now};
+use crate::wire::channel_data::LAST_CHANNEL;
 use crate::wire::stun::{Builder, Class, Message, Method, attr};
 use crate::wire::turn::{self, Malformed};
 
-const PERMISSION: Duration = Duration::from_secs(300);
-const CHANNEL: Duration = Duration::from_secs(600);
+pub(super) const PERMISSION: Duration = Duration::from_secs(300);
+pub(super) const CHANNEL: Duration = Duration::from_secs(600);
 
 /// The comprehension-required attributes a TURN server of RFC 8656 understands; others get 420.
-pub(super) const KNOWN: &[u16] = &[
+/// DONT-FRAGMENT comes first, for [`known`].
+const KNOWN: &[u16] = &[
+    attr::DONT_FRAGMENT,
     attr::MAPPED_ADDRESS,
     attr::USERNAME,
     attr::ERROR_CODE,
@@ -35,11 +39,19 @@ pub(super) const KNOWN: &[u16] = &[
     attr::REQUESTED_ADDRESS_FAMILY,
     attr::EVEN_PORT,
     attr::REQUESTED_TRANSPORT,
-    attr::DONT_FRAGMENT,
     attr::XOR_MAPPED_ADDRESS,
     attr::RESERVATION_TOKEN,
     attr::PASSWORD_ALGORITHM,
 ];
+
+/// What is understood of a client of this class: towards peers outside there are IP hops, and we
+/// do not set DF on single datagrams (RFC 8656 section 7.2: 420 then).
+pub(super) fn known(class: credential::Class) -> &'static [u16] {
+    match (class, KNOWN) {
+        (credential::Class::External, [_, rest @ ..]) => rest,
+        _ => KNOWN,
+    }
+}
 
 /// An error response, by its code; its counter follows from it.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -130,7 +142,12 @@ impl Relay {
         if owned_by_other && message.method() != Method::ALLOCATE {
             return refuse(Refusal::WrongCredentials, message, &proven.signer, reply, counters);
         }
-        let unknown = message.unknown_required(KNOWN);
+        let class = match (&proven.fresh, existing.and_then(|index| self.table.get(index))) {
+            (Some(verified), _) => verified.class,
+            (None, Some(allocation)) => allocation.owner.class,
+            (None, None) => credential::Class::Forwarder,
+        };
+        let unknown = message.unknown_required(known(class));
         if !unknown.is_empty() {
             counters.inc(Id::RelayRefusedUnknownAttribute);
             let mut builder = response(Class::Error, message, reply);
@@ -187,7 +204,8 @@ impl Relay {
             Answer::Allocated { index, v6_error } => {
                 let Some(allocation) = self.table.get(index) else { return Handled::Dropped };
                 for (family, relayed) in IpFamily::BOTH.into_iter().zip(&allocation.relayed) {
-                    if let Some(ip) = self.policy.relayed(family).filter(|_| relayed.port != 0) {
+                    let ip = self.policy.relayed_of(allocation.owner.class, family);
+                    if let Some(ip) = ip.filter(|_| relayed.port != 0) {
                         builder.xor_address(attr::XOR_RELAYED_ADDRESS, (ip, relayed.port).into());
                     }
                 }
@@ -218,6 +236,9 @@ impl Relay {
         counters: &mut Counters,
     ) -> Result<Answer, Refusal> {
         let allocation = self.table.get(index).ok_or(Refusal::Mismatch)?;
+        if allocation.outside.is_some() {
+            return self.on_create_permission_outside(now, message, index, counters);
+        }
         let peers = message.attributes().filter(|(kind, _)| *kind == attr::XOR_PEER_ADDRESS);
         let mut granted = [false; MAX_MEDIA];
         let mut foreign_family = false;
@@ -266,9 +287,12 @@ impl Relay {
         index: u32,
         counters: &mut Counters,
     ) -> Result<Answer, Refusal> {
-        let number = turn::channel_number(message);
-        let peer = message.xor_address(attr::XOR_PEER_ADDRESS).ok_or(Refusal::BadRequest)?;
         let allocation = self.table.get(index).ok_or(Refusal::Mismatch)?;
+        if allocation.outside.is_some() {
+            return self.on_channel_bind_outside(now, message, index, counters);
+        }
+        let number = turn::channel_number(message, LAST_CHANNEL);
+        let peer = message.xor_address(attr::XOR_PEER_ADDRESS).ok_or(Refusal::BadRequest)?;
         let admitted = self
             .policy
             .admit(&allocation.owner, peer, Scope::Transport)

@@ -6,6 +6,7 @@ use std::net::IpAddr;
 
 use rand::Rng;
 
+use super::external::Outside;
 use super::limits::Bucket;
 use super::policy::{MAX_MEDIA, Peer};
 use super::ports::IpFamily;
@@ -75,6 +76,8 @@ pub(super) struct Allocation {
     pub(super) key: [u8; 16],
     pub(super) key_sha256: Option<[u8; 32]>,
     pub(super) username: Box<str>,
+    /// Its peers, where they are outside.
+    pub(super) outside: Option<Box<Outside>>,
     /// Which credential that is, and when it was minted: what revocations name.
     pub(super) credential: CredentialId,
     pub(super) issued: Unix,
@@ -107,7 +110,8 @@ impl Allocation {
     pub(super) fn next_deadline(&self) -> Mono {
         let channels = self.channels.iter().map(|channel| channel.until);
         let relayed = self.relayed.iter().map(|relayed| relayed.expires);
-        let parts = self.permissions.iter().copied().chain(channels).chain(relayed);
+        let outside = self.outside.iter().flat_map(|outside| outside.deadlines());
+        let parts = self.permissions.iter().copied().chain(channels).chain(relayed).chain(outside);
         parts.filter(|until| *until != Mono::ZERO).min().unwrap_or(Mono::ZERO)
     }
 }
@@ -123,12 +127,14 @@ pub(super) struct Table {
     free: Vec<u32>,
     by_tuple: HashMap<TupleKey, u32, RandomKey>,
     by_subject: HashMap<SubjectHash, u32, RandomKey>,
-    /// Relayed addresses of rooms, the only ones that are looked up.
+    /// Relayed addresses of rooms and of sockets, the only ones that are looked up.
     by_port: HashMap<u32, u32, RandomKey>,
 }
 
-const fn port_key(family: IpFamily, port: u16) -> u32 {
-    (family.index() as u32) << 16 | port as u32
+/// Virtual ports and real ones of the same number are different addresses.
+const fn port_key(class: Class, family: IpFamily, port: u16) -> u32 {
+    let real = matches!(class, Class::External) as u32;
+    real << 17 | (family.index() as u32) << 16 | port as u32
 }
 
 impl Table {
@@ -163,17 +169,18 @@ impl Table {
         self.by_tuple.get(&TupleKey::of(tuple)).copied()
     }
 
-    /// The allocation that has a relayed address in some room.
-    pub(super) fn find_port(&self, family: IpFamily, port: u16) -> Option<u32> {
-        self.by_port.get(&port_key(family, port)).copied()
+    /// The allocation that has a relayed address in some room, or outside.
+    pub(super) fn find_port(&self, class: Class, family: IpFamily, port: u16) -> Option<u32> {
+        self.by_port.get(&port_key(class, family, port)).copied()
     }
 
     /// Takes one relayed address from an allocation. Returns its port.
     pub(super) fn drop_relayed(&mut self, index: u32, family: IpFamily) -> Option<u16> {
-        let relayed = self.get_mut(index)?.relayed.get_mut(family.index())?;
-        let port = std::mem::take(relayed).port;
-        if self.find_port(family, port) == Some(index) {
-            self.by_port.remove(&port_key(family, port));
+        let allocation = self.get_mut(index)?;
+        let class = allocation.owner.class;
+        let port = std::mem::take(allocation.relayed.get_mut(family.index())?).port;
+        if self.find_port(class, family, port) == Some(index) {
+            self.by_port.remove(&port_key(class, family, port));
         }
         (port != 0).then_some(port)
     }
@@ -223,10 +230,11 @@ impl Table {
         };
         self.by_tuple.insert(TupleKey::of(allocation.tuple), index);
         *self.by_subject.entry(allocation.owner.subject).or_default() += 1;
-        if allocation.owner.class == Class::Room {
+        let class = allocation.owner.class;
+        if matches!(class, Class::Room | Class::External) {
             for (family, relayed) in IpFamily::BOTH.into_iter().zip(&allocation.relayed) {
                 if relayed.port != 0 {
-                    self.by_port.insert(port_key(family, relayed.port), index);
+                    self.by_port.insert(port_key(class, family, relayed.port), index);
                 }
             }
         }
@@ -240,9 +248,10 @@ impl Table {
     pub(super) fn remove(&mut self, index: u32) -> Option<(AllocationHandle, Allocation)> {
         let handle = self.handle(index)?;
         let allocation = self.slot_mut(index)?.allocation.take()?;
+        let class = allocation.owner.class;
         for (family, relayed) in IpFamily::BOTH.into_iter().zip(&allocation.relayed) {
-            if self.find_port(family, relayed.port) == Some(index) {
-                self.by_port.remove(&port_key(family, relayed.port));
+            if self.find_port(class, family, relayed.port) == Some(index) {
+                self.by_port.remove(&port_key(class, family, relayed.port));
             }
         }
         self.free.push(index);
@@ -384,6 +393,7 @@ mod tests {
             key: [0; 16],
             key_sha256: None,
             username: "u".into(),
+            outside: None,
             credential: CredentialId::of("u"),
             issued: Unix::from_secs(0),
         }

@@ -8,11 +8,14 @@ pub const HEADER: usize = 4;
 pub const FIRST_CHANNEL: u16 = 0x4000;
 /// The highest channel number a client may bind.
 pub const LAST_CHANNEL: u16 = 0x4fff;
+/// The highest that a client of RFC 5766 (section 11) may bind; RFC 8656 keeps the rest back, for
+/// ports that serve other protocols as well.
+pub const LAST_CHANNEL_5766: u16 = 0x7fff;
 
 /// A parsed ChannelData message.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct ChannelData {
-    /// `FIRST_CHANNEL` to `LAST_CHANNEL`.
+    /// `FIRST_CHANNEL` to `LAST_CHANNEL_5766`.
     pub channel: u16,
     /// Where the application data lies in the datagram.
     pub data: Range<usize>,
@@ -24,7 +27,7 @@ pub enum ChannelDataError {
     /// Fewer than four bytes.
     #[error("shorter than a ChannelData header")]
     Short,
-    /// The channel number is outside 0x4000 to 0x4FFF.
+    /// The channel number is outside 0x4000 to 0x7FFF.
     #[error("channel number out of range")]
     Channel,
     /// The length field claims more than the datagram holds.
@@ -41,7 +44,7 @@ pub fn parse(datagram: &[u8]) -> Result<ChannelData, ChannelDataError> {
         return Err(ChannelDataError::Short);
     };
     let channel = u16::from_be_bytes([*c0, *c1]);
-    if !(FIRST_CHANNEL..=LAST_CHANNEL).contains(&channel) {
+    if !(FIRST_CHANNEL..=LAST_CHANNEL_5766).contains(&channel) {
         return Err(ChannelDataError::Channel);
     }
     let length = usize::from(u16::from_be_bytes([*l0, *l1]));
@@ -76,9 +79,10 @@ mod tests {
     fn lies_and_foreign_numbers_are_refused() {
         assert_eq!(parse(&[0x40, 0, 0xff, 0xff, 0x41, 0x41]), Err(ChannelDataError::Length));
         assert_eq!(parse(&[0x40, 0, 0]), Err(ChannelDataError::Short));
-        assert_eq!(parse(&[0x50, 0, 0, 0]), Err(ChannelDataError::Channel));
+        assert_eq!(parse(&[0x80, 0, 0, 0]), Err(ChannelDataError::Channel));
         assert_eq!(parse(&[0x3f, 0xff, 0, 0]), Err(ChannelDataError::Channel));
         assert_eq!(parse(&[0x4f, 0xff, 0, 0]).unwrap().data, 4..4);
+        assert_eq!(parse(&[0x7f, 0xff, 0, 0]).unwrap().channel, 0x7fff);
     }
 
     #[test]

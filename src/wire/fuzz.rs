@@ -3,6 +3,7 @@
 //! what it tells is for the test that replays the corpora (`tests/fuzz_corpus.rs`).
 
 use super::channel_data;
+use super::channel_data::LAST_CHANNEL;
 use super::mux::{Outer, outer};
 use super::stream_frames::{Framer, MAX_FRAME};
 use super::stun::{Builder, IntegrityKey, IntegrityKeySha256, MAGIC_COOKIE, Message, attr};
@@ -70,7 +71,7 @@ fn message(bytes: &[u8]) -> Parsed {
     parsed.malformed = turn::lifetime(&message).is_err()
         || turn::requested_transport(&message).is_err()
         || turn::even_port(&message).is_err()
-        || turn::channel_number(&message).is_err()
+        || turn::channel_number(&message, LAST_CHANNEL).is_err()
         || turn::family(&message, attr::REQUESTED_ADDRESS_FAMILY).is_err();
     assert!(message.unknown_required(&[]).as_slice().len() <= 8);
     parsed.fingerprint = message.fingerprint();

@@ -6,7 +6,8 @@
 pub enum Outer {
     /// A STUN or TURN message (0x00 to 0x03).
     Stun,
-    /// A ChannelData message (0x40 to 0x4F, RFC 8656 section 12).
+    /// A ChannelData message (0x40 to 0x4F, RFC 8656 section 12; to 0x7F with clients of RFC 5766:
+    /// nothing else is served here that could begin so).
     ChannelData,
     /// Nothing this port serves.
     Other,
@@ -17,7 +18,7 @@ pub enum Outer {
 pub const fn outer(first: u8) -> Outer {
     match first {
         0x00..=0x03 => Outer::Stun,
-        0x40..=0x4f => Outer::ChannelData,
+        0x40..=0x7f => Outer::ChannelData,
         _ => Outer::Other,
     }
 }
@@ -58,7 +59,7 @@ mod tests {
         for first in 0..=255_u8 {
             let expected = match first {
                 0..=3 => Outer::Stun,
-                64..=79 => Outer::ChannelData,
+                64..=127 => Outer::ChannelData,
                 _ => Outer::Other,
             };
             assert_eq!(outer(first), expected, "{first}");

@@ -105,11 +105,12 @@ fn lies_end_the_stream_for_good() {
     let odd = [&[0, 3, 0, 2], &cookie[..], &[0; 14]].concat();
     let long = [&[0, 3, 0xff, 0xfc], &cookie[..]].concat();
     for (stream, error) in [
-        (&b"SSH-2.0-x\r\n"[..], FrameError::NotTurn),
-        // G would be ChannelData, of 0x5420 bytes.
+        (&b"*1\r\n$4\r\n"[..], FrameError::NotTurn),
+        // S and G would be ChannelData, of 0x482d and 0x5420 bytes.
+        (b"SSH-2.0-x\r\n", FrameError::TooLong),
         (b"GET / HTTP/1.1\r\n", FrameError::TooLong),
         (&[0x16, 3, 1, 2, 0], FrameError::NotTurn),
-        (&[0x50, 0, 0, 0], FrameError::NotTurn),
+        (&[0x80, 0, 0, 0], FrameError::NotTurn),
         (&[0x80], FrameError::NotTurn),
         (&[0, 3, 0, 0, 0x21, 0x12, 0xa4, 0x43], FrameError::NotTurn),
         (&odd, FrameError::Length),

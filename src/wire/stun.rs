@@ -77,6 +77,8 @@ pub mod attr {
     pub const USE_CANDIDATE: u16 = 0x0025;
     /// ADDITIONAL-ADDRESS-FAMILY.
     pub const ADDITIONAL_ADDRESS_FAMILY: u16 = 0x8000;
+    /// ICMP (RFC 8656 section 18.13).
+    pub const ICMP: u16 = 0x8004;
     /// ADDRESS-ERROR-CODE.
     pub const ADDRESS_ERROR_CODE: u16 = 0x8001;
     /// PASSWORD-ALGORITHMS.

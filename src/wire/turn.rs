@@ -2,7 +2,7 @@
 
 use std::net::SocketAddr;
 
-use super::channel_data::{FIRST_CHANNEL, LAST_CHANNEL};
+use super::channel_data::FIRST_CHANNEL;
 use super::stun::{Builder, Class, Message, Method, TransactionId, attr};
 
 /// The protocol number of UDP, the only REQUESTED-TRANSPORT of RFC 8656.
@@ -76,16 +76,16 @@ pub fn even_port(message: &Message<'_>) -> Result<Option<bool>, Malformed> {
     Ok(fixed::<1>(message, attr::EVEN_PORT)?.map(|[bits]| bits & 0x80 != 0))
 }
 
-/// CHANNEL-NUMBER, within the range that may be bound.
+/// CHANNEL-NUMBER, within the range that may be bound: 0x4000 to 0x4FFF, or to `last`.
 ///
 /// # Errors
-/// [`Malformed`] when it is not four bytes long or outside 0x4000 to 0x4FFF.
-pub fn channel_number(message: &Message<'_>) -> Result<Option<u16>, Malformed> {
+/// [`Malformed`] when it is not four bytes long or outside the range.
+pub fn channel_number(message: &Message<'_>, last: u16) -> Result<Option<u16>, Malformed> {
     let Some([high, low, ..]) = fixed::<4>(message, attr::CHANNEL_NUMBER)? else {
         return Ok(None);
     };
     let number = u16::from_be_bytes([high, low]);
-    if (FIRST_CHANNEL..=LAST_CHANNEL).contains(&number) { Ok(Some(number)) } else { Err(Malformed) }
+    if (FIRST_CHANNEL..=last).contains(&number) { Ok(Some(number)) } else { Err(Malformed) }
 }
 
 /// Bytes of a Data indication before its payload.
@@ -125,6 +125,7 @@ pub fn write_data_indication(
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::wire::channel_data::{LAST_CHANNEL, LAST_CHANNEL_5766};
 
     fn message(kind: u16, value: &[u8], check: impl FnOnce(&Message<'_>)) {
         let mut buf = [0; 128];
@@ -147,13 +148,18 @@ mod tests {
         ] {
             let [a, b] = number.to_be_bytes();
             message(attr::CHANNEL_NUMBER, &[a, b, 0, 0], |m| {
-                assert_eq!(channel_number(m), expected, "{number:x}");
+                assert_eq!(channel_number(m, LAST_CHANNEL), expected, "{number:x}");
             });
         }
         message(attr::CHANNEL_NUMBER, &[0x40, 0], |m| {
-            assert_eq!(channel_number(m), Err(Malformed))
+            assert_eq!(channel_number(m, LAST_CHANNEL), Err(Malformed));
         });
-        message(attr::LIFETIME, &[0; 4], |m| assert_eq!(channel_number(m), Ok(None)));
+        message(attr::CHANNEL_NUMBER, &[0x7f, 0xff, 0, 0], |m| {
+            assert_eq!(channel_number(m, LAST_CHANNEL_5766), Ok(Some(0x7fff)));
+        });
+        message(attr::LIFETIME, &[0; 4], |m| {
+            assert_eq!(channel_number(m, LAST_CHANNEL), Ok(None));
+        });
     }
 
     #[test]

@@ -16,7 +16,7 @@ use veilgate::auth::explain::{Explained, Question};
 use veilgate::auth::revocation::{Revocation, Target};
 use veilgate::auth::secret::Key;
 use veilgate::auth::token::{TokenKeys, TokenRequest};
-use veilgate::auth::turn::{MintError, NEVER};
+use veilgate::auth::turn::{Class, MintError, NEVER};
 use veilgate::control::api::{Accepted, IceConfig, Principal, Refusal};
 use veilgate::control::revocation::{self, RevokeError, What};
 use veilgate::control::store::{Record, StoreError};
@@ -135,8 +135,13 @@ impl Gateway for Fake {
         &self,
         subject: &str,
         room: Option<&str>,
+        class: Class,
         ttl: Option<Duration>,
     ) -> Result<IceConfig, MintError> {
+        // This one has no such policy.
+        if class == Class::External {
+            return Err(MintError::ClassOff);
+        }
         let call = Call::Mint(subject.to_owned(), room.map(str::to_owned), ttl);
         self.calls.lock().expect("not poisoned").push(call);
         if ttl == Some(Duration::ZERO) {

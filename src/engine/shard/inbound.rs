@@ -33,7 +33,16 @@ impl Shard {
         let counters = &mut self.counters;
         match self.parts.relay.handle(now, tuple, datagram, &mut self.reply, counters) {
             Handled::Dropped => {}
-            Handled::Reply(len) => self.send_reply(tuple, len),
+            Handled::Reply(len) => {
+                // An allocation's socket is there before its client hears of it.
+                self.settle_external();
+                self.send_reply(tuple, len);
+            }
+            Handled::ToExternal(to) => {
+                if let Some(payload) = datagram.get(to.payload.clone()) {
+                    self.send_outside(&to, payload);
+                }
+            }
             Handled::ToRelayed(to) => {
                 if let Some(payload) = datagram.get(to.payload) {
                     self.pass_on(to.shard, to.hairpin, payload);

@@ -5,6 +5,7 @@
 //! that have others, take messages, run at most one DTLS handshake step, run due timers, send.
 
 mod connections;
+mod external;
 mod inbound;
 mod lifecycle;
 mod outbound;
@@ -26,6 +27,7 @@ use super::MAX_UDP;
 use super::clock::Clock;
 use super::egress::Egress;
 use super::endpoint::{Endpoint, Role};
+use super::external::External;
 use super::hairpin::Outbox;
 use super::mailbox::{Event, Mailbox};
 use super::media::{MEDIA_RING, MediaBatch};
@@ -71,6 +73,8 @@ pub(super) struct Parts {
     pub parked: Arc<ParkedTable>,
     pub events: UnboundedSender<Event>,
     pub published: Arc<Published>,
+    /// Sockets towards peers outside, where that policy is on.
+    pub external: Option<External>,
 }
 
 /// A stream as far as this shard is concerned.
@@ -112,6 +116,7 @@ pub(super) struct Shard {
     recv: Option<RecvBatch>,
     reply: Box<[u8]>,
     connections: Streams,
+    external: Option<External>,
     /// Taken out while what was read is handled in place.
     scratch: Box<[u8]>,
     endpoints: Vec<Option<Box<Endpoint>>>,
@@ -140,6 +145,7 @@ impl Shard {
         parts.rng.fill_bytes(&mut transaction);
         let now = parts.clock.now();
         let outbox = Outbox::new(parts.mailboxes.len());
+        let external = parts.external.take();
         let connections = Streams::new(parts.poll.registry().try_clone()?, CONNECTIONS.0);
         Ok(Self {
             parts,
@@ -148,6 +154,7 @@ impl Shard {
             recv: Some(RecvBatch::default()),
             reply: vec![0; 2_048].into_boxed_slice(),
             connections,
+            external,
             scratch: vec![0; 16 * 1024].into_boxed_slice(),
             endpoints: Vec::new(),
             free: Vec::new(),
@@ -186,6 +193,11 @@ impl Shard {
                 match event.token() {
                     WAKER => {}
                     token if self.parts.sockets.on_ready(token) => {}
+                    token if External::is_token(token) => {
+                        if let Some(external) = &mut self.external {
+                            external.on_ready(token);
+                        }
+                    }
                     token => self.connections.on_ready(
                         token,
                         event.is_readable() || event.is_read_closed() || event.is_error(),
@@ -199,9 +211,11 @@ impl Shard {
 
             self.receive();
             self.read_connections();
+            self.read_external();
             self.take_messages();
             self.handshake_step();
             self.run_timers();
+            self.settle_external();
             self.flush();
 
             let ended = self.parts.clock.mono();
@@ -218,7 +232,8 @@ impl Shard {
 
     fn wait(&self, publish_at: Mono) -> Duration {
         let busy = self.parts.sockets.is_readable() || self.connections.is_busy();
-        if busy || !self.handshakes.is_empty() {
+        let external = self.external.as_ref().is_some_and(External::is_busy);
+        if busy || external || !self.handshakes.is_empty() {
             return Duration::ZERO;
         }
         let timer = self.deadlines.peek().map(|Reverse((at, _))| *at);
@@ -279,6 +294,9 @@ impl Shard {
     }
 
     fn flush(&mut self) {
+        if let Some(external) = &mut self.external {
+            external.flush(&mut self.counters);
+        }
         if !self.egress.is_empty() {
             let sockets = &self.parts.sockets;
             self.egress.flush(sockets, &mut self.connections, &mut self.counters);

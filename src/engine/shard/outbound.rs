@@ -365,7 +365,7 @@ impl Out<'_> {
 }
 
 /// Indications are not answered, so a transaction id need only differ from its neighbours.
-fn next_transaction(id: &mut [u8; 12]) {
+pub(super) fn next_transaction(id: &mut [u8; 12]) {
     let (_, counter) = id.split_at_mut(4);
     if let Ok(bytes) = <[u8; 8]>::try_from(&*counter) {
         counter.copy_from_slice(&u64::from_be_bytes(bytes).wrapping_add(1).to_be_bytes());

@@ -2,5 +2,6 @@
 //! engine is here.
 
 pub mod affinity;
+pub mod icmp;
 pub mod lock;
 pub mod udp;

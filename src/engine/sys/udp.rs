@@ -39,6 +39,30 @@ pub fn enable_gro(fd: BorrowedFd<'_>) -> io::Result<()> {
     if rc == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
 }
 
+/// Never sets DF on what leaves by this socket, whatever the path.
+///
+/// # Errors
+/// As the system says.
+pub fn allow_fragments(fd: BorrowedFd<'_>, v6: bool) -> io::Result<()> {
+    let (level, option, value) = if v6 {
+        (libc::IPPROTO_IPV6, libc::IPV6_MTU_DISCOVER, libc::IPV6_PMTUDISC_DONT)
+    } else {
+        (libc::IPPROTO_IP, libc::IP_MTU_DISCOVER, libc::IP_PMTUDISC_DONT)
+    };
+    let value: libc::c_int = value;
+    // SAFETY: the descriptor is borrowed and open; the pointer is to a live c_int of that size.
+    let rc = unsafe {
+        libc::setsockopt(
+            fd.as_raw_fd(),
+            level,
+            option,
+            (&raw const value).cast(),
+            size_of::<libc::c_int>() as libc::socklen_t,
+        )
+    };
+    if rc == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
+}
+
 /// Buffers of one receive call, reused for ever.
 pub struct RecvBatch {
     buffers: Vec<u8>,
@@ -126,6 +150,22 @@ impl RecvBatch {
         Ok(self.received)
     }
 
+    /// Datagram `index` of the last [`Self::recv`] from a socket that does not coalesce; it may be
+    /// empty. `None` for a truncated one.
+    pub fn datagram(&mut self, index: usize) -> Option<(SocketAddr, &mut [u8])> {
+        if index >= self.received {
+            return None;
+        }
+        let header = &self.headers[index];
+        if header.msg_hdr.msg_flags & libc::MSG_TRUNC != 0 {
+            return None;
+        }
+        let from = from_storage(&self.names[index])?;
+        let start = index * TRAIN;
+        let end = start + (header.msg_len as usize).min(TRAIN);
+        Some((from, &mut self.buffers[start..end]))
+    }
+
     /// Train `index` of the last [`Self::recv`]; `None` for an empty or truncated one.
     pub fn train(&mut self, index: usize) -> Option<Train<'_>> {
         if index >= self.received {
@@ -160,7 +200,7 @@ fn gro_segment(header: &libc::msghdr) -> Option<usize> {
     None
 }
 
-fn from_storage(name: &libc::sockaddr_storage) -> Option<SocketAddr> {
+pub(super) fn from_storage(name: &libc::sockaddr_storage) -> Option<SocketAddr> {
     match libc::c_int::from(name.ss_family) {
         libc::AF_INET => {
             // SAFETY: sockaddr_storage is large enough and aligned for sockaddr_in, and the

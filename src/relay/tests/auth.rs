@@ -323,7 +323,7 @@ fn responses_foreign_methods_and_noise_are_dropped() {
     }
     assert_eq!(rig.send(b"GET / HTTP/1.1"), Handled::Dropped, "its G could begin ChannelData");
     assert_eq!(rig.count(Id::RelayDropMalformed), 7);
-    for noise in [&b""[..], b"SSH-2.0", &[0x16, 3, 1], &[0x80, 96]] {
+    for noise in [&b""[..], b"*1\r\n", &[0x16, 3, 1], &[0x80, 96]] {
         assert_eq!(rig.send(noise), Handled::Dropped);
     }
     assert_eq!(rig.count(Id::RelayDropNotTurn), 4);

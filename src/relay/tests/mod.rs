@@ -3,6 +3,7 @@
 mod allocate;
 mod auth;
 mod bounds;
+mod external;
 mod fuzz;
 mod ipv6;
 mod peers;
@@ -52,6 +53,7 @@ fn config() -> Config {
         media: vec![media()],
         relayed_ip: media().ip(),
         relayed_ip6: None,
+        external: None,
         excluded_ports: vec![3478],
         limits: Limits::default(),
         shards: 4,
