@@ -68,7 +68,7 @@ fn lengths_that_lie_end_the_connection_and_its_allocation_at_once() {
         "0003000821120000",
         // ChannelData of 64 KiB; of a number nobody can bind.
         "4000ffff41414141",
-        "5000000441414141",
+        "8000000441414141",
         "ffffffffffffffff",
     ];
     for wire in STREAMS {

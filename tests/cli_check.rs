@@ -83,7 +83,7 @@ fn flags_and_environment_lie_over_the_file_in_that_order() {
     let output = command.output().unwrap();
     let report: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
     assert_eq!(report["config"]["shards"], "3");
-    assert_eq!(report["config"]["listen"]["udp"], "127.0.0.1:4000");
+    assert_eq!(report["config"]["listen"]["udp"], serde_json::json!(["127.0.0.1:4000"]));
     let open = ["check", "--config", "veilgate.yaml", "--metrics", "0.0.0.0:9641"];
     let ran = home.run(&open).expect(78);
     assert!(ran.stderr.contains("--metrics: must be a loopback address"), "{}", ran.stderr);

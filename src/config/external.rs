@@ -97,7 +97,7 @@ impl Checker<'_> {
             self.warnings.add(
                 list.at,
                 "relay.external.allow",
-                "IPv6 peers alone, and neither public.ip6 nor relay.external.ip6: nobody can be reached",
+                "IPv6 peers alone, and no relay.external.ip6 or public.ip6: nobody can be reached",
             );
         }
         if !(allow_fits && private_fits) || (there && names.is_none()) {

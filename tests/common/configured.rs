@@ -17,11 +17,25 @@ pub fn file(gateway: &Gateway) -> PathBuf {
     gateway.folder().join("veilgate.yaml")
 }
 
-/// Starts a gateway that says it is at `public` and is at `ip`, with `more` of its configuration: what stands by two spaces belongs to
-/// `auth`.
+/// Starts a gateway that says it is at `public` and is at `ip`, with `more` of its
+/// configuration: what stands by two spaces belongs to `auth`.
 pub fn start(network: Network, public: &str, ip: &str, more: &str) -> Gateway {
+    start_behind(network, public, ip, "[]", more)
+}
+
+/// As [`start`], behind load balancers at `proxies`.
+pub fn start_behind(
+    network: Network,
+    public: &str,
+    ip: &str,
+    proxies: &str,
+    more: &str,
+) -> Gateway {
     let folder = tempfile::tempdir().expect("a folder");
     let path = prepare(folder.path(), public, ip, more);
+    let text = fs::read_to_string(&path).expect("just written");
+    fs::write(&path, text.replace("proxy_from: []", &format!("proxy_from: {proxies}")))
+        .expect("written");
     let arguments = ["serve", "--config", path.to_str().expect("utf-8")].map(str::to_owned);
     let (gateway, died) = Gateway::launch(network, folder, &arguments);
     gateway.wait_until_ready(&died, false);
@@ -45,7 +59,9 @@ pub fn prepare(folder: &Path, public: &str, ip: &str, more: &str) -> PathBuf {
     let config = format!(
         "\
 public: {{ ip: {public} }}
-listen: {{ udp: '{ip}:{UDP_PORT}', https: '{ip}:{HTTPS_PORT}', metrics: '127.0.0.1:{METRICS_PORT}' }}
+listen:
+  {{ udp: '{ip}:{UDP_PORT}', https: '{ip}:{HTTPS_PORT}', metrics: '127.0.0.1:{METRICS_PORT}',
+    proxy_from: [] }}
 tls: {{ certificate: chain.pem, key: key.pem }}
 auth:
   turn_keys_file: turn.keys

@@ -7,6 +7,7 @@ pub mod message;
 use std::cell::Cell;
 use std::io::{self, Read as _, Write as _};
 use std::net::{IpAddr, SocketAddr, TcpStream, UdpSocket};
+use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
@@ -94,7 +95,11 @@ pub fn mint(gateway: &Gateway, subject: &str, class: Class, ago: Duration) -> Mi
 /// What trusts the gateway's development authority, and offers these application protocols.
 pub fn tls_config(gateway: &Gateway, alpn: &[&[u8]]) -> Arc<ClientConfig> {
     let note = gateway.note();
-    let ca = CertificateDer::from_pem_file(note["ca"].as_str().expect("ca")).expect("PEM");
+    trusting(Path::new(note["ca"].as_str().expect("ca")), alpn)
+}
+
+fn trusting(ca: &Path, alpn: &[&[u8]]) -> Arc<ClientConfig> {
+    let ca = CertificateDer::from_pem_file(ca).expect("PEM");
     let mut roots = RootCertStore::empty();
     roots.add(ca).expect("a root");
     let mut config = ClientConfig::builder().with_root_certificates(roots).with_no_client_auth();
@@ -125,6 +130,28 @@ impl Client {
         Self::with(gateway, transport, &username, &password)
     }
 
+    /// Over a connection of one's own to the port of HTTPS, TLS and TURN; the server's certificate is
+    /// the configured one, signed by itself.
+    pub fn over(
+        stream: TcpStream,
+        gateway: &Gateway,
+        transport: Transport,
+        username: &str,
+        password: &str,
+    ) -> Self {
+        let wire = match transport {
+            Transport::Udp => panic!("a connection is not UDP"),
+            Transport::Tcp => Wire::Tcp(stream),
+            Transport::Tls => {
+                let chain = gateway.folder().join("chain.pem");
+                let name = ServerName::from(IpAddr::from(GATEWAY));
+                let connection = ClientConnection::new(trusting(&chain, &[]), name).expect("TLS");
+                Wire::Tls(Box::new(StreamOwned::new(connection, stream)))
+            }
+        };
+        Self::on(wire, username, password)
+    }
+
     /// With this credential.
     pub fn with(gateway: &Gateway, transport: Transport, username: &str, password: &str) -> Self {
         let wire = match transport {
@@ -137,6 +164,10 @@ impl Client {
             Transport::Tcp => Wire::Tcp(tcp(gateway)),
             Transport::Tls => Wire::Tls(Box::new(tls(gateway, &[]))),
         };
+        Self::on(wire, username, password)
+    }
+
+    fn on(wire: Wire, username: &str, password: &str) -> Self {
         Self {
             wire,
             unread: Vec::new(),
