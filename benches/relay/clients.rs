@@ -10,8 +10,6 @@ use veilgate::wire::stun::{Builder, Class, IntegrityKey, Message, Method, Transa
 use crate::fan::Fan;
 use crate::server::REALM;
 
-/// Requests under way at a time.
-const WINDOW: usize = 256;
 /// A request without an answer is repeated after this.
 const REPEAT: Duration = Duration::from_millis(400);
 /// So often, then the run has failed.
@@ -85,7 +83,7 @@ pub fn ask(
     let mut again = Vec::new();
     let mut heard = Instant::now();
     while left > 0 {
-        while under_way < WINDOW && next < range.end {
+        while under_way < fan.window && next < range.end {
             let client = &mut clients[next];
             client.sequence += 1;
             client.tries = 0;
@@ -152,7 +150,7 @@ pub fn challenge(fan: &mut Fan, count: usize) -> anyhow::Result<usize> {
     let mut buf = [0; 64];
     let (mut next, mut answered, mut silent) = (0, 0, 0);
     while answered < count && silent < 8 {
-        while next < count && next < answered + WINDOW * (1 + silent) {
+        while next < count && next < answered + fan.window * (1 + silent) {
             let mut id = [0x57; 12];
             id[..8].copy_from_slice(&(next as u64).to_be_bytes());
             let mut builder =

@@ -37,6 +37,8 @@ pub struct Fan {
     out: Vec<u8>,
     queue: Vec<(usize, Range<usize>)>,
     buffers: Vec<u8>,
+    /// Requests under way at a time.
+    pub window: usize,
 }
 
 fn option(socket: &UdpSocket, level: libc::c_int, name: libc::c_int, value: libc::c_int) -> bool {
@@ -54,7 +56,7 @@ fn option(socket: &UdpSocket, level: libc::c_int, name: libc::c_int, value: libc
 }
 
 impl Fan {
-    pub fn new(to: SocketAddrV4) -> io::Result<Self> {
+    pub fn new(to: SocketAddrV4, window: usize) -> io::Result<Self> {
         let socket = UdpSocket::bind((Ipv4Addr::UNSPECIFIED, 0))?;
         socket.set_nonblocking(true)?;
         let told = option(&socket, libc::IPPROTO_IP, libc::IP_PKTINFO, 1)
@@ -64,7 +66,7 @@ impl Fan {
             return Err(io::Error::last_os_error());
         }
         let buffers = vec![0; BATCH * SLOT];
-        Ok(Self { socket, to, out: Vec::new(), queue: Vec::new(), buffers })
+        Ok(Self { socket, to, out: Vec::new(), queue: Vec::new(), buffers, window })
     }
 
     /// Queues a datagram of client `from`.

@@ -14,6 +14,7 @@ mod hairpin;
 mod measure;
 mod server;
 
+use std::os::unix::fs::MetadataExt as _;
 use std::process::{Command, ExitCode};
 use std::time::Duration;
 
@@ -49,6 +50,9 @@ struct Options {
     /// Rounds that count; one more is discarded before.
     #[arg(long, default_value_t = 6)]
     rounds: usize,
+    /// Requests under way at a time.
+    #[arg(long, default_value_t = 256)]
+    window: usize,
     /// Only these parts.
     #[arg(long, value_enum)]
     part: Vec<Part>,
@@ -76,6 +80,8 @@ fn main() -> ExitCode {
 
 /// Again, in a network of its own: nobody else's ports, and nobody is in the way.
 fn enter() -> anyhow::Result<ExitCode> {
+    let own = std::fs::metadata("/proc/self")?;
+    ensure!(own.uid() == 0, "it makes a network namespace, so: sudo -E make bench-relay");
     let status = Command::new("unshare")
         .args(["--net", "sh", "-c", "ip link set lo up && exec \"$0\" \"$@\""])
         .arg(std::env::current_exe()?)
@@ -83,10 +89,6 @@ fn enter() -> anyhow::Result<ExitCode> {
         .env(INSIDE, "1")
         .status()
         .context("unshare (util-linux) does not start")?;
-    ensure!(
-        status.code().is_some(),
-        "ended by a signal: {status} (it runs as root: sudo -E make bench-relay)"
-    );
     Ok(status.code().and_then(|code| u8::try_from(code).ok()).unwrap_or(1).into())
 }
 
@@ -94,6 +96,7 @@ fn enter() -> anyhow::Result<ExitCode> {
 struct Bench {
     server_core: usize,
     rounds: usize,
+    window: usize,
     quiet: bool,
 }
 
@@ -107,8 +110,12 @@ fn run(options: &Options) -> anyhow::Result<ExitCode> {
         Command::new("turnserver").arg("--version").output().is_ok(),
         "turnserver is missing. Run: apt-get install -y coturn"
     );
-    let bench =
-        Bench { server_core: *server_core, rounds: options.rounds.max(1), quiet: options.json };
+    let bench = Bench {
+        server_core: *server_core,
+        rounds: options.rounds.max(1),
+        window: options.window.max(1),
+        quiet: options.json,
+    };
     let wants = |part| options.part.is_empty() || options.part.contains(&part);
     let mut report = json!({ "machine": machine()?, "rounds": bench.rounds });
     if !options.json {
@@ -193,6 +200,10 @@ impl Bench {
         })
     }
 
+    fn fan(&self, kind: Kind) -> std::io::Result<Fan> {
+        Fan::new(kind.address(), self.window)
+    }
+
     fn say(&self, line: &str) {
         if !self.quiet {
             println!("{line}");
@@ -209,7 +220,7 @@ impl Bench {
         for round in 0..=self.rounds {
             for (lane, (kind, names)) in LANES.iter().enumerate() {
                 let server = &servers[*kind as usize];
-                let mut fan = Fan::new(kind.address())?;
+                let mut fan = self.fan(*kind)?;
                 let mut clients = clients(server, *names, ALLOCATIONS)?;
                 let sample = measured(server, || {
                     repeated += ask(&mut fan, &mut clients, 0..ALLOCATIONS, &allocate())?;
@@ -254,11 +265,16 @@ impl Bench {
         for (kind, names) in LANES {
             let count = IDLE.iter().find(|(k, _)| *k == kind).map_or(0, |(_, count)| *count);
             let server = self.start(kind)?;
-            let mut fan = Fan::new(kind.address())?;
+            let mut fan = self.fan(kind)?;
             let mut clients = clients(&server, names, WARM + count)?;
             ask(&mut fan, &mut clients, 0..WARM, &allocate())?;
             let before = server.settled()?;
-            ask(&mut fan, &mut clients, WARM..WARM + count, &allocate())?;
+            ask(&mut fan, &mut clients, WARM..WARM + count, &allocate()).with_context(|| {
+                format!(
+                    "{count} allocations of {}; it may need as many descriptors: ulimit -Hn",
+                    kind.name()
+                )
+            })?;
             let idle = server.settled()?;
             // The forwarder here, anybody there.
             let peer = "127.0.0.1:20000".parse()?;
@@ -291,11 +307,11 @@ impl Bench {
         let mut rows = Vec::new();
         for (kind, sockets, addresses) in STRANGERS {
             let server = self.start(kind)?;
-            challenge(&mut Fan::new(kind.address())?, WARM)?;
+            challenge(&mut self.fan(kind)?, WARM)?;
             let before = server.settled()?;
             let mut answered = 0;
             for _ in 0..sockets {
-                answered += challenge(&mut Fan::new(kind.address())?, addresses)?;
+                answered += challenge(&mut self.fan(kind)?, addresses)?;
             }
             let growth = server.settled()?.saturating_sub(before) as f64;
             let sources = sockets * addresses;
@@ -317,7 +333,7 @@ impl Bench {
         let mut stands = Vec::new();
         for (kind, names) in lanes {
             let server = self.start(kind)?;
-            let mut fan = Fan::new(kind.address())?;
+            let mut fan = self.fan(kind)?;
             let mut clients = clients(&server, names, CLIENTS)?;
             ask(&mut fan, &mut clients, 0..CLIENTS, &allocate())?;
             hairpin::pair(&mut fan, &mut clients)?;

@@ -82,6 +82,19 @@ fn ip(args: &[&str]) {
     assert!(output.status.success(), "ip {}: {problem}", args.join(" "));
 }
 
+fn wait_for_carrier(namespace: &str, link: &str) {
+    let (_open, never) = channel::<()>();
+    for _ in 0..START_TRIES {
+        let args = ["-n", namespace, "-o", "link", "show", link];
+        let output = Command::new("ip").args(args).output().expect("ip runs");
+        if String::from_utf8_lossy(&output.stdout).contains("state UP") {
+            return;
+        }
+        let _ = never.recv_timeout(TRY_EVERY);
+    }
+    panic!("{link} did not come up in {namespace}");
+}
+
 /// Two namespaces and the cable between them; gone when dropped, with every process inside.
 #[derive(Debug)]
 pub struct Network {
@@ -124,6 +137,11 @@ impl Network {
                 ip(&add);
             }
             ip(&["-n", namespace, "link", "set", link, "up"]);
+        }
+        // The kernel says up to a second later that the cable is plugged in, and libnice passes over
+        // a link of which it has not: `state UP`, not the flag.
+        for (namespace, link) in [(g, "v0"), (c, "v1")] {
+            wait_for_carrier(namespace, link);
         }
         network
     }

@@ -5,6 +5,7 @@ Debian's Python runs this: it is the one that has GStreamer's bindings.
 """
 
 import json
+import os
 import ssl
 import sys
 import threading
@@ -30,8 +31,13 @@ audiotestsrc is-live=true ! opusenc ! rtpopuspay
 """
 
 
+# libnice writes its own messages to stdout: the events' is another one.
+EVENTS = os.fdopen(os.dup(1), "w")
+os.dup2(2, 1)
+
+
 def say(event, **more):
-    print(json.dumps({"event": event, **more}), flush=True)
+    print(json.dumps({"event": event, **more}), file=EVENTS, flush=True)
 
 
 class Gateway:
@@ -136,20 +142,21 @@ class Publisher:
         self.peer.emit("set-remote-description", answer, Gst.Promise.new())
         return False
 
-    def report(self):
-        state = self.peer.get_property("connection-state")
+    def state(self, of):
+        return self.peer.get_property(of + "-state").value_nick
+
+    def finish(self):
+        connection = self.state("connection")
+        if self.location:
+            self.gateway.call("DELETE", self.location)
+        self.pipeline.set_state(Gst.State.NULL)
         say(
             "result",
             candidates=self.candidates,
             offer=self.offer,
             answer=self.answer,
-            connection=state.value_nick,
+            connection=connection,
         )
-
-    def close(self):
-        if self.location:
-            self.gateway.call("DELETE", self.location)
-        self.pipeline.set_state(Gst.State.NULL)
 
 
 def main():
@@ -168,7 +175,8 @@ def main():
 
     def too_late():
         if not publisher.flowing:
-            publisher.end("not connected in time")
+            states = {of: publisher.state(of) for of in ("signaling", "ice-gathering", "ice-connection")}
+            publisher.end(f"not connected in time: {states}, {publisher.candidates}")
         return False
 
     threading.Thread(target=wait_for_end, daemon=True).start()
@@ -177,8 +185,7 @@ def main():
     if publisher.failure:
         say("error", message=publisher.failure)
         sys.exit(1)
-    publisher.report()
-    publisher.close()
+    publisher.finish()
 
 
 main()
