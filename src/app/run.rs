@@ -34,6 +34,8 @@ use crate::session::dtls;
 /// A DTLS certificate serves sessions agreed within this; then another is made, so that no
 /// fingerprint links a client's sessions for long.
 const CERTIFICATE_LIFE: Duration = Duration::from_secs(24 * 3600);
+/// How often the addresses of this machine are looked at.
+const ADDRESSES_EVERY: Duration = Duration::from_secs(5);
 /// Requests under way at the signal to stop have this long.
 const DRAIN: Duration = Duration::from_secs(3);
 /// Threads of the control plane: it waits more than it works.
@@ -137,6 +139,9 @@ pub fn run(plan: ServePlan) -> anyhow::Result<()> {
             async move { control.run(events).await }
         });
         tokio::spawn(rotate(control.clone()));
+        if config.relay.external.is_some() {
+            tokio::spawn(watch_addresses(config.clone(), engine.handle()));
+        }
         tokio::spawn(revocations.clone().run());
         let https = bind(config.listen.https, "HTTPS").await?;
         let loopback = bind(config.listen.metrics, "metrics").await?;
@@ -199,6 +204,19 @@ pub fn run(plan: ServePlan) -> anyhow::Result<()> {
     engine.stop();
     runtime.shutdown_background();
     served
+}
+
+/// Tells the data plane of addresses that this machine gets, such as IPv6's temporary ones.
+async fn watch_addresses(config: Config, engine: engine::Handle) {
+    let mut tick = tokio::time::interval(ADDRESSES_EVERY);
+    let mut told: Arc<[IpAddr]> = Arc::default();
+    loop {
+        tick.tick().await;
+        let own: Arc<[IpAddr]> = own_addresses(&config).into();
+        if own != told && engine.set_own_addresses(&own) {
+            told = own;
+        }
+    }
 }
 
 /// Addresses under which something of this machine can be reached.

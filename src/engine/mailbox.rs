@@ -68,6 +68,8 @@ pub enum Message {
     Revoke(Arc<[Revocation]>),
     /// Send newcomers elsewhere, or serve again.
     Drain(Option<Alternate>),
+    /// The addresses of this machine have changed.
+    OwnAddresses(Arc<[std::net::IpAddr]>),
     /// Leave the loop.
     Stop,
 }

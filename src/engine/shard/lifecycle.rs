@@ -32,6 +32,7 @@ impl Shard {
             // Its allocations end with this turn's timers.
             Message::Revoke(revocations) => self.parts.relay.revoke(self.now, &revocations),
             Message::Drain(alternate) => self.parts.relay.set_draining(alternate),
+            Message::OwnAddresses(own) => self.parts.relay.set_own_addresses(own),
             Message::Stop => self.stopping = true,
         }
     }
