@@ -252,11 +252,12 @@ impl Relay {
             }
             true
         });
+        // Refused or not: what had expired is gone.
+        self.publish(counters);
         if granted != Some(true) {
             return Err(Refusal::Capacity);
         }
         self.timers.arm(index, &mut self.table);
-        self.publish(counters);
         Ok(Answer::Done)
     }
 
@@ -295,9 +296,9 @@ impl Relay {
             outside.permit(peer.ip(), now.plus(PERMISSION));
             Ok(())
         });
+        self.publish(counters);
         bound.ok_or(Refusal::Mismatch)??;
         self.timers.arm(index, &mut self.table);
-        self.publish(counters);
         Ok(Answer::Done)
     }
 

@@ -772,7 +772,7 @@ mod programs {
     use super::*;
 
     proptest! {
-        #![proptest_config(ProptestConfig::with_cases(300))]
+        #![proptest_config(ProptestConfig::with_cases(500))]
 
         /// Sockets that are open are those of live allocations, each of them once; gauges agree, and
         /// in the end there is nothing left.
