@@ -71,7 +71,7 @@ fn uclient(gateway: &Gateway, server: &str, arguments: &[&str]) -> String {
     need("turnutils_uclient", "coturn");
     need("timeout", "coreutils");
     let mut command = Command::new("timeout");
-    command.args(["60", "turnutils_uclient", "-u", "jitsi", "-W", TURN_SECRET]);
+    command.args(["120", "turnutils_uclient", "-u", "jitsi", "-W", TURN_SECRET]);
     command.args(["-n", "25", "-l", "170", "-z", "10"]);
     command.args(arguments).arg(server);
     let output = gateway.network.as_client(|| command.output()).expect("uclient runs");

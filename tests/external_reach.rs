@@ -484,6 +484,20 @@ fn address_that_is_not_this_machines_is_told_at_the_start() {
 }
 
 #[test]
+fn address_that_comes_while_it_runs_is_refused_soon() {
+    let gateway = gateway();
+    let mut client = Client::allocate(&gateway, "udp");
+    let late: SocketAddr = format!("8.78.0.77:{PORT}").parse().expect("valid");
+    assert_eq!(client.permission(late), 0, "somebody else's");
+    gateway.network.ip_gateway(&["address", "add", "8.78.0.77/24", "dev", "v0"]);
+    let refused = (0..200).any(|_| {
+        std::thread::park_timeout(Duration::from_millis(100));
+        client.permission(late) == 403
+    });
+    assert!(refused, "still reached after twenty seconds");
+}
+
+#[test]
 fn jitsis_names_and_those_of_nextcloud_are_taken() {
     let network = Network::with(&["8.78.0.1/24"], &["8.78.0.3/24"]);
     let config = "  plain_rest: true

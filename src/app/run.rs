@@ -36,6 +36,8 @@ use crate::session::dtls;
 /// A DTLS certificate serves sessions agreed within this; then another is made, so that no
 /// fingerprint links a client's sessions for long.
 const CERTIFICATE_LIFE: Duration = Duration::from_secs(24 * 3600);
+/// How often the addresses of this machine are looked at.
+const ADDRESSES_EVERY: Duration = Duration::from_secs(5);
 /// Requests under way at the signal to stop have this long.
 const DRAIN: Duration = Duration::from_secs(3);
 /// Connections the kernel keeps for us while we accept others.
@@ -132,6 +134,9 @@ pub fn run(plan: ServePlan) -> anyhow::Result<()> {
         });
         tokio::spawn(rotate(control.clone()));
         tokio::spawn(nonces::rotate(engine.handle(), nonces::PERIOD, super::dev::random));
+        if config.relay.external.is_some() {
+            tokio::spawn(watch_addresses(config.clone(), engine.handle()));
+        }
         tokio::spawn(revocations.clone().run());
         let mut https = Vec::new();
         for address in &config.listen.https {
@@ -239,6 +244,19 @@ fn limits(limits: &config::Limits, shards: u32) -> relay::Limits {
         },
         total_rate: relay::Rate { packets, bits: limits.total_bits_per_second.map_or(0, of_all) },
         ..relay::Limits::default()
+    }
+}
+
+/// Tells the data plane of addresses that this machine gets, such as IPv6's temporary ones.
+async fn watch_addresses(config: Config, engine: engine::Handle) {
+    let mut tick = tokio::time::interval(ADDRESSES_EVERY);
+    let mut told: Arc<[IpAddr]> = Arc::default();
+    loop {
+        tick.tick().await;
+        let own: Arc<[IpAddr]> = own_addresses(&config).into();
+        if own != told && engine.set_own_addresses(&own) {
+            told = own;
+        }
     }
 }
 

@@ -62,6 +62,8 @@ pub enum Message {
     Drain(Option<Alternate>),
     /// Make nonces with this key from now on.
     Nonces(NonceKey),
+    /// The addresses of this machine have changed.
+    OwnAddresses(Arc<[std::net::IpAddr]>),
     /// Leave the loop.
     Stop,
 }

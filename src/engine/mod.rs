@@ -283,6 +283,13 @@ impl Handle {
         self.tell_all(|| Message::Drain(alternate))
     }
 
+    /// Says which addresses this machine has now: clients of class `external` must not reach them.
+    /// False when a shard's mailbox is full: ask again.
+    #[must_use]
+    pub fn set_own_addresses(&self, own: &Arc<[IpAddr]>) -> bool {
+        self.tell_all(|| Message::OwnAddresses(Arc::clone(own)))
+    }
+
     fn tell_all(&self, message: impl Fn() -> Message) -> bool {
         let told = self.mailboxes.iter().filter(|mailbox| mailbox.order(message()).is_ok());
         told.count() == self.mailboxes.len()

@@ -3,6 +3,7 @@
 
 use std::net::{IpAddr, Ipv6Addr, SocketAddr};
 use std::ops::RangeInclusive;
+use std::sync::Arc;
 
 use super::policy::Scope;
 use super::ports::{IpFamily, Shared};
@@ -108,7 +109,7 @@ pub(super) struct Reach {
     bound: [Option<IpAddr>; 2],
     allow: Vec<Net>,
     allow_private: Vec<IpAddr>,
-    own: Vec<IpAddr>,
+    own: Arc<[IpAddr]>,
 }
 
 impl Reach {
@@ -116,14 +117,23 @@ impl Reach {
         let v6 = external.ip6.map(IpAddr::V6);
         let advertised = [Some(relayed_ip), v6];
         let bound = [Some(external.bound_ip), v6];
-        let own = external.own.iter().copied().map(canonical);
         Self {
             advertised,
             bound,
             allow: external.allow.clone(),
             allow_private: external.allow_private.clone(),
-            own: own.chain(advertised.into_iter().chain(bound).flatten()).collect(),
+            own: external.own.clone().into(),
         }
+    }
+
+    /// Other addresses of this machine than those told before.
+    pub(super) fn set_own(&mut self, own: Arc<[IpAddr]>) {
+        self.own = own;
+    }
+
+    fn is_this_machine(&self, ip: IpAddr) -> bool {
+        let told = self.advertised.iter().chain(&self.bound).flatten().any(|own| *own == ip);
+        told || self.own.contains(&ip)
     }
 
     /// The IP of relayed addresses of a family.
@@ -144,7 +154,7 @@ impl Reach {
             Purpose::Special => self.allow_private.contains(&peer.ip()),
             Purpose::Never => false,
         };
-        if !self.own.contains(&ip) {
+        if !self.is_this_machine(ip) {
             return listed;
         }
         // Of this machine only the relayed sockets, under the address that clients are told.
@@ -155,6 +165,11 @@ impl Reach {
                 Scope::Address => true,
                 Scope::Transport => shared.is_open(family, port),
             }
+    }
+
+    /// Whether an address is of this machine.
+    pub(super) fn is_own(&self, peer: &SocketAddr) -> bool {
+        self.is_this_machine(peer.ip())
     }
 
     /// Whether an admitted peer is one of our own relayed sockets.

@@ -4,6 +4,7 @@
 use std::collections::VecDeque;
 use std::net::{IpAddr, SocketAddr};
 use std::ops::{Range, RangeInclusive};
+use std::sync::Arc;
 use std::time::Duration;
 
 use rand::Rng as _;
@@ -68,6 +69,12 @@ impl Relay {
         if let Some(outlets) = &mut self.outlets {
             outlets.opener = Some(opener);
         }
+    }
+
+    /// The addresses of this machine, when they have changed: nothing of it is reached but relayed
+    /// sockets.
+    pub fn set_own_addresses(&mut self, own: Arc<[IpAddr]>) {
+        self.policy.set_own(own);
     }
 
     /// Opens a relayed socket at random; `even` and, with `pair`, with its odd neighbour reserved.
@@ -245,11 +252,12 @@ impl Relay {
             }
             true
         });
+        // Refused or not: what had expired is gone.
+        self.publish(counters);
         if granted != Some(true) {
             return Err(Refusal::Capacity);
         }
         self.timers.arm(index, &mut self.table);
-        self.publish(counters);
         Ok(Answer::Done)
     }
 
@@ -288,9 +296,9 @@ impl Relay {
             outside.permit(peer.ip(), now.plus(PERMISSION));
             Ok(())
         });
+        self.publish(counters);
         bound.ok_or(Refusal::Mismatch)??;
         self.timers.arm(index, &mut self.table);
-        self.publish(counters);
         Ok(Answer::Done)
     }
 
@@ -333,9 +341,10 @@ impl Relay {
         let Some(port) = allocation.port(family, now) else {
             return dropped(counters, Id::RelayDropNoAllocation);
         };
-        // A port of this machine that was a relayed socket's when the channel was bound may be
-        // another program's by now.
-        if reach.is_ours(&peer) && !self.config.shared.is_open(family, peer.port()) {
+        // What was somebody else's address, or a relayed socket's port, when the channel was bound
+        // may be another program's of this machine by now.
+        let open = || reach.is_ours(&peer) && self.config.shared.is_open(family, peer.port());
+        if reach.is_own(&peer) && !open() {
             return dropped(counters, Id::RelayDropNoPeer);
         }
         let to = reach.outward(peer);

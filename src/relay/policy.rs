@@ -1,6 +1,7 @@
 //! Which peers a client may reach: one function, default deny.
 
 use std::net::{IpAddr, SocketAddr};
+use std::sync::Arc;
 
 use super::external::Reach;
 use super::ports::{IpFamily, Shared};
@@ -78,6 +79,13 @@ impl Policy {
     /// With peers outside, for clients of that class.
     pub(super) fn reaching(self, reach: Option<Reach>) -> Self {
         Self { reach, ..self }
+    }
+
+    /// Other addresses of this machine than those told before.
+    pub(super) fn set_own(&mut self, own: Arc<[IpAddr]>) {
+        if let Some(reach) = &mut self.reach {
+            reach.set_own(own);
+        }
     }
 
     /// What is outside.

@@ -34,6 +34,7 @@ impl Shard {
             Message::Nonces(key) => {
                 self.parts.relay.rotate_nonces(self.now.mono, &key, &mut self.counters);
             }
+            Message::OwnAddresses(own) => self.parts.relay.set_own_addresses(own),
             Message::Stop => self.stopping = true,
         }
     }

@@ -293,6 +293,22 @@ fn no_special_or_own_address_is_reached_however_wide_the_list() {
 }
 
 #[test]
+fn address_that_the_machine_gets_later_is_its_own() {
+    let (mut rig, _sockets, relayed) = allocated(external());
+    let peer = addr(PEER);
+    assert_eq!(rig.bind(0x4000, peer), Ok(()));
+    rig.relay.set_own_addresses([peer.ip()].into());
+    assert_eq!((rig.permit(peer), rig.bind(0x4000, peer)), (Err(403), Err(403)));
+    assert_eq!(sent(&mut rig, peer), None);
+    assert_eq!(came(&mut rig, relayed, peer), None);
+    assert_eq!(rig.send(&[0x40, 0, 0, 1, 7]), Handled::Dropped, "nor by an old channel");
+    // What it is told, and bound to, it stays.
+    assert_eq!(rig.bind(0x4001, addr("8.78.0.1:80")), Err(403));
+    rig.relay.set_own_addresses([].into());
+    assert!(sent(&mut rig, peer).is_some());
+}
+
+#[test]
 fn only_listed_peers_are_reached() {
     let list = External { allow: nets(&["8.78.1.0/24", "2a01:79::/32"]), ..external() };
     let (mut rig, _sockets, relayed) = allocated(list);
@@ -757,7 +773,7 @@ mod programs {
     use super::*;
 
     proptest! {
-        #![proptest_config(ProptestConfig::with_cases(300))]
+        #![proptest_config(ProptestConfig::with_cases(500))]
 
         /// Sockets that are open are those of live allocations, each of them once; gauges agree, and
         /// in the end there is nothing left.
