@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use crate::auth::explain::{Explained, Question};
-use crate::auth::turn::MintError;
+use crate::auth::turn::{Class, MintError};
 use crate::control::revocation::{self, Revocations, RevokeError};
 use crate::control::store::{Record, StoreError};
 use crate::control::{Accepted, Control, IceConfig, Principal, Refusal};
@@ -71,9 +71,10 @@ impl http::Gateway for Gateway {
         &self,
         subject: &str,
         room: Option<&str>,
+        class: Class,
         ttl: Option<Duration>,
     ) -> Result<IceConfig, MintError> {
-        self.control.mint(subject, room, ttl)
+        self.control.mint(subject, room, class, ttl)
     }
 
     fn explain(&self, question: Question<'_>) -> Explained {

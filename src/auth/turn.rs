@@ -62,6 +62,16 @@ pub enum Class {
 }
 
 impl Class {
+    /// A class that users may be given, by its name in the API and on the command line.
+    #[must_use]
+    pub fn from_name(name: &str) -> Option<Self> {
+        match name {
+            "forwarder" => Some(Self::Forwarder),
+            "room" => Some(Self::Room),
+            _ => None,
+        }
+    }
+
     const fn to_byte(self) -> u8 {
         match self {
             Self::Forwarder => 1,
@@ -103,6 +113,19 @@ pub struct Mint<'a> {
     pub session_limit: Duration,
 }
 
+impl Mint<'_> {
+    /// Whether the result could be of any use.
+    ///
+    /// # Errors
+    /// [`MintError::NoRoom`]: the relay would refuse it.
+    pub fn check(&self) -> Result<(), MintError> {
+        if self.class == Class::Room && self.room.is_none() {
+            return Err(MintError::NoRoom);
+        }
+        Ok(())
+    }
+}
+
 /// A fresh credential.
 #[derive(Clone, PartialEq, Eq)]
 pub struct Minted {
@@ -131,6 +154,9 @@ pub enum MintError {
     /// The session would end before the last allocation could begin.
     #[error("the session limit is shorter than the credential's life")]
     SessionTooShort,
+    /// A sealed call without a room.
+    #[error("a credential of class room is for one room: name it")]
+    NoRoom,
     /// The cipher refused; not expected to happen.
     #[error("the credential could not be sealed")]
     Seal,

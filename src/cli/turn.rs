@@ -32,11 +32,13 @@ Mint a TURN credential: a user name and a password for RTCPeerConnection's iceSe
 
 The name is sealed: it says nothing about its subject to whoever sees it. For --ttl new \
 allocations can be made with it; calls that have begun go on until the session limit of the \
-configuration (12 hours unless it says otherwise). It reaches the forwarder and nothing else.",
+configuration (12 hours unless it says otherwise). It reaches the forwarder and nothing else; with \
+--class room, for sealed calls, the other clients of its room and nothing else.",
     after_long_help = "\
 EXAMPLES
   veilgate turn mint --subject user-42 --ttl 10m
   veilgate turn mint --subject user-42 --room lobby --config veilgate.yaml --json
+  veilgate turn mint --subject user-42 --class room --room lobby
   veilgate turn mint --subject me --probe --json > probe.json
 
 With --json, one entry of iceServers and its end:
@@ -51,8 +53,12 @@ pub(super) struct MintArgs {
     #[arg(long, value_name = "ROOM")]
     room: Option<String>,
 
+    /// What it reaches: forwarder, or room (sealed calls; takes --room)
+    #[arg(long, value_name = "CLASS", default_value = "forwarder", value_parser = read_class)]
+    class: Class,
+
     /// For `veilgate probe`: reaches also the echo, and is for no user
-    #[arg(long)]
+    #[arg(long, conflicts_with = "class")]
     probe: bool,
 
     /// How long new allocations may be made: 90s, 10m, 1h [default: auth.credential_ttl, or 10m]
@@ -164,6 +170,10 @@ struct WhatArgs {
     room: Option<String>,
 }
 
+fn read_class(name: &str) -> Result<Class, &'static str> {
+    Class::from_name(name).ok_or("a class is forwarder or room")
+}
+
 pub(super) fn run(command: &TurnCommand) -> Done {
     match command {
         TurnCommand::Mint(args) => mint(args),
@@ -186,12 +196,16 @@ fn mint(args: &MintArgs) -> Done {
     if args.subject.is_empty() {
         return Err(Failure::Usage("--subject is empty".to_owned()));
     }
+    if args.class == Class::Room && args.room.is_none() {
+        return Err(Failure::Usage("--class room takes --room: it is for one room".to_owned()));
+    }
     let now = unix_now();
     let server = match args.remote.given()? {
         Some(remote) => {
             let body = serde_json::json!({
                 "subject": args.subject,
                 "room": args.room,
+                "class": (args.class != Class::Forwarder).then_some("room"),
                 "ttl": args.ttl.map(|ttl| ttl.as_secs()),
             });
             remote.post("/v1/turn/credentials", &body)?
@@ -302,7 +316,7 @@ fn mint_here(args: &MintArgs, now: Unix) -> Result<IceServer, Failure> {
     let request = Mint {
         subject: &args.subject,
         room: args.room.as_deref(),
-        class: if args.probe { Class::Probe } else { Class::Forwarder },
+        class: if args.probe { Class::Probe } else { args.class },
         ttl,
         session_limit: lives.session_limit,
     };

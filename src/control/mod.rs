@@ -241,7 +241,7 @@ impl Control {
     /// # Errors
     /// When the subject cannot be sealed into a credential.
     pub fn ice_config(&self, who: &Principal) -> Result<IceConfig, Refusal> {
-        self.mint(&who.subject, who.room.as_deref(), None).map_err(|error| {
+        self.mint(&who.subject, who.room.as_deref(), Class::Forwarder, None).map_err(|error| {
             tracing::error!(%error, "no TURN credential could be minted");
             Refusal::Full
         })
@@ -250,18 +250,20 @@ impl Control {
     /// A fresh TURN credential for a subject, good for one room or for any.
     ///
     /// # Errors
-    /// A `ttl` of less than a second, or longer than the session limit.
+    /// A `ttl` of less than a second, or longer than the session limit; class room without one.
     pub fn mint(
         &self,
         subject: &str,
         room: Option<&str>,
+        class: Class,
         ttl: Option<Duration>,
     ) -> Result<IceConfig, MintError> {
         let config = &self.inner.config;
         let now = self.inner.engine.clock().now();
         let ttl = ttl.unwrap_or(config.credential_ttl);
         let session_limit = config.session_limit;
-        let mint = Mint { subject, room, class: Class::Forwarder, ttl, session_limit };
+        let mint = Mint { subject, room, class, ttl, session_limit };
+        mint.check()?;
         let mut nonce = [0; 12];
         self.inner.rng.lock().unwrap_or_else(PoisonError::into_inner).fill_bytes(&mut nonce);
         let minted = self.inner.keys.mint(now.unix, &mint, nonce)?;

@@ -17,7 +17,7 @@ use super::problem::Problem;
 use super::{Gateway, Shared};
 use crate::auth::explain::{Explained, Question, hex};
 use crate::auth::revocation::Target;
-use crate::auth::turn::{MAX_USERNAME, NEVER};
+use crate::auth::turn::{Class, MAX_USERNAME, MintError, NEVER};
 use crate::control::revocation::{Request as Revoke, What};
 use crate::control::store::Record;
 use crate::ids::StreamName;
@@ -37,6 +37,8 @@ const LARGEST_PAGE: u32 = 1_000;
 struct MintBody {
     subject: String,
     room: Option<String>,
+    /// What it reaches; none: the forwarder.
+    class: Option<String>,
     /// Seconds.
     ttl: Option<u64>,
 }
@@ -171,6 +173,13 @@ fn check_room(room: &str) -> Result<(), Problem> {
     StreamName::check_part(room).map_err(|e| Problem::senseless("bad_room", e.to_string()))
 }
 
+/// What a credential is to reach: the forwarder unless something else is named.
+pub(super) fn read_class(name: Option<&str>) -> Result<Class, Problem> {
+    let Some(name) = name else { return Ok(Class::Forwarder) };
+    Class::from_name(name)
+        .ok_or_else(|| Problem::senseless("bad_class", "a class is \"forwarder\" or \"room\""))
+}
+
 fn check_username(username: &str) -> Result<(), Problem> {
     if username.is_empty() || username.len() > MAX_USERNAME {
         let detail = format!("a username has 1 to {MAX_USERNAME} bytes");
@@ -193,11 +202,13 @@ pub(super) async fn mint<G: Gateway>(
     let body: MintBody = read(request, shared.body_timeout).await?;
     check_subject(&body.subject)?;
     body.room.as_deref().map_or(Ok(()), check_room)?;
+    let class = read_class(body.class.as_deref())?;
     let ttl = body.ttl.map(Duration::from_secs);
-    let ice = shared
-        .gateway
-        .mint(&body.subject, body.room.as_deref(), ttl)
-        .map_err(|error| Problem::senseless("bad_ttl", error.to_string()))?;
+    let minted = shared.gateway.mint(&body.subject, body.room.as_deref(), class, ttl);
+    let ice = minted.map_err(|error| match error {
+        MintError::NoRoom => Problem::senseless("room_missing", error.to_string()),
+        _ => Problem::senseless("bad_ttl", error.to_string()),
+    })?;
     let server = IceServer {
         urls: ice.urls,
         username: ice.username,

@@ -33,7 +33,7 @@ use axum::routing::{get, post};
 use crate::auth::admin::AdminKey;
 use crate::auth::explain::{Explained, Question};
 use crate::auth::token::TokenKeys;
-use crate::auth::turn::MintError;
+use crate::auth::turn::{Class, MintError};
 use crate::control::api::{Accepted, IceConfig, Principal, Refusal};
 use crate::control::revocation::{self, RevokeError};
 use crate::control::store::{Record, StoreError};
@@ -81,11 +81,12 @@ pub trait Gateway: Clone + Send + Sync + 'static {
     /// A fresh TURN credential for any subject.
     ///
     /// # Errors
-    /// A `ttl` that makes no sense.
+    /// A `ttl` that makes no sense; class room without one.
     fn mint(
         &self,
         subject: &str,
         room: Option<&str>,
+        class: Class,
         ttl: Option<Duration>,
     ) -> Result<IceConfig, MintError>;
 

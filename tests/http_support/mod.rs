@@ -16,7 +16,7 @@ use veilgate::auth::explain::{Explained, Question};
 use veilgate::auth::revocation::{Revocation, Target};
 use veilgate::auth::secret::Key;
 use veilgate::auth::token::{TokenKeys, TokenRequest};
-use veilgate::auth::turn::{MintError, NEVER};
+use veilgate::auth::turn::{Class, MintError, NEVER};
 use veilgate::control::api::{Accepted, IceConfig, Principal, Refusal};
 use veilgate::control::revocation::{self, RevokeError, What};
 use veilgate::control::store::{Record, StoreError};
@@ -38,7 +38,7 @@ pub(crate) enum Call {
     Publish(String, Principal),
     Play(String, Principal),
     Close(String, Option<Principal>),
-    Mint(String, Option<String>, Option<Duration>),
+    Mint(String, Option<String>, Class, Option<Duration>),
     Explain(String, Option<String>, Option<String>),
     Revoke(What, Option<String>, Option<Unix>, Option<Unix>),
     Revocations(Option<i64>, u32),
@@ -135,10 +135,14 @@ impl Gateway for Fake {
         &self,
         subject: &str,
         room: Option<&str>,
+        class: Class,
         ttl: Option<Duration>,
     ) -> Result<IceConfig, MintError> {
-        let call = Call::Mint(subject.to_owned(), room.map(str::to_owned), ttl);
+        let call = Call::Mint(subject.to_owned(), room.map(str::to_owned), class, ttl);
         self.calls.lock().expect("not poisoned").push(call);
+        if class == Class::Room && room.is_none() {
+            return Err(MintError::NoRoom);
+        }
         if ttl == Some(Duration::ZERO) {
             return Err(MintError::NoLife);
         }
