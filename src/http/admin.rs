@@ -176,8 +176,11 @@ fn check_room(room: &str) -> Result<(), Problem> {
 /// What a credential is to reach: the forwarder unless something else is named.
 pub(super) fn read_class(name: Option<&str>) -> Result<Class, Problem> {
     let Some(name) = name else { return Ok(Class::Forwarder) };
-    Class::from_name(name)
-        .ok_or_else(|| Problem::senseless("bad_class", "a class is \"forwarder\" or \"room\""))
+    Class::from_name(name).ok_or_else(bad_class)
+}
+
+pub(super) fn bad_class() -> Problem {
+    Problem::senseless("bad_class", "a class is \"forwarder\" or \"room\"")
 }
 
 fn check_username(username: &str) -> Result<(), Problem> {
@@ -277,10 +280,11 @@ pub(super) async fn revocations<G: Gateway>(
     page: Result<Query<Page>, QueryRejection>,
 ) -> Result<Response, Problem> {
     authorise(&shared, &headers)?;
-    let Query(page) = page.map_err(|_| Problem::bad_query())?;
+    let detail = "the query is: limit=1…1000 and before=<id>, both optional";
+    let Query(page) = page.map_err(|_| Problem::bad_query(detail))?;
     let limit = page.limit.unwrap_or(PAGE);
     if !(1..=LARGEST_PAGE).contains(&limit) {
-        return Err(Problem::bad_query());
+        return Err(Problem::bad_query(detail));
     }
     let records = shared.gateway.revocations(page.before, limit).await?;
     let full = records.len() as u64 == u64::from(limit);

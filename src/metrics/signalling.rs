@@ -9,6 +9,7 @@ use super::Exposition;
 pub struct Signalling {
     responses: IntCounterVec,
     refusals: IntCounterVec,
+    sealed_candidates: IntCounterVec,
 }
 
 impl Signalling {
@@ -28,7 +29,17 @@ impl Signalling {
             Opts::new("veilgate_http_refusals_total", "Problem responses by their stable code"),
             &["code"],
         )?;
-        Ok(Self { responses, refusals })
+        let sealed_candidates = IntCounterVec::new(
+            Opts::new(
+                "veilgate_http_sealed_candidates_total",
+                "Candidates in descriptions of sealed calls; only relayed ones of the room are kept",
+            ),
+            &["result"],
+        )?;
+        for result in CANDIDATES {
+            sealed_candidates.with_label_values(&[result]);
+        }
+        Ok(Self { responses, refusals, sealed_candidates })
     }
 
     /// Exposes them.
@@ -37,7 +48,15 @@ impl Signalling {
     /// When the names are taken.
     pub fn register(&self, exposition: &Exposition) -> Result<(), prometheus::Error> {
         exposition.register(Box::new(self.responses.clone()))?;
-        exposition.register(Box::new(self.refusals.clone()))
+        exposition.register(Box::new(self.refusals.clone()))?;
+        exposition.register(Box::new(self.sealed_candidates.clone()))
+    }
+
+    /// Counts the candidates of a sealed call's description.
+    pub fn on_sealed_candidates(&self, kept: u32, not_relayed: u32, foreign: u32) {
+        for (result, count) in CANDIDATES.into_iter().zip([kept, not_relayed, foreign]) {
+            self.sealed_candidates.with_label_values(&[result]).inc_by(count.into());
+        }
     }
 
     /// Counts one response. `code` is the problem's, from a closed list.
@@ -50,6 +69,7 @@ impl Signalling {
     }
 }
 
+const CANDIDATES: [&str; 3] = ["kept", "not_relayed", "foreign"];
 const CLASSES: [&str; 5] = ["1xx", "2xx", "3xx", "4xx", "5xx"];
 
 #[cfg(test)]
