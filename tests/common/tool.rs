@@ -42,6 +42,11 @@ impl Tool {
         Self::node(gateway, "page.mjs", plan)
     }
 
+    /// Browsers in a sealed call with each other.
+    pub fn sealed(gateway: &Gateway, plan: &Value) -> Self {
+        Self::node(gateway, "sealed.mjs", plan)
+    }
+
     fn node(gateway: &Gateway, script: &'static str, plan: &Value) -> Self {
         need("node", "nodejs");
         need("chromium", "chromium");
@@ -106,9 +111,9 @@ impl Tool {
         got
     }
 
-    /// Waits until media flows on all that the plan asked for.
-    pub fn flowing(&self) {
-        self.wait("flowing", FLOWING);
+    /// Waits until media flows on all that the plan asked for; returns what the driver adds.
+    pub fn flowing(&self) -> Value {
+        self.wait("flowing", FLOWING)
     }
 
     /// Waits for the plan's seconds to pass and returns what was seen.
