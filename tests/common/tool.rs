@@ -47,7 +47,8 @@ impl Tool {
         Self::node(gateway, "sealed.mjs", plan)
     }
 
-    fn node(gateway: &Gateway, script: &'static str, plan: &Value) -> Self {
+    /// A driver that node runs, browsers or not.
+    pub fn node(gateway: &Gateway, script: &'static str, plan: &Value) -> Self {
         need("node", "nodejs");
         need("chromium", "chromium");
         need("firefox-esr", "firefox-esr");
@@ -69,6 +70,11 @@ impl Tool {
 
     /// aiortc, publishing or playing.
     pub fn aiortc(gateway: &Gateway, plan: &Value) -> Self {
+        Self::python(gateway, "aiortc_call.py", plan)
+    }
+
+    /// A driver of aiortc or aioice.
+    pub fn python(gateway: &Gateway, script: &'static str, plan: &Value) -> Self {
         let tools = tools();
         let python = tools.join("venv/bin/python");
         assert!(
@@ -76,8 +82,8 @@ impl Tool {
             "aiortc is missing. Run: scripts/setup test   (it makes tests/tools/venv)"
         );
         let mut command = Command::new(python);
-        command.arg(tools.join("aiortc_call.py"));
-        Self::spawn("aiortc_call.py", command, gateway, plan)
+        command.arg(tools.join(script));
+        Self::spawn(script, command, gateway, plan)
     }
 
     fn spawn(name: &'static str, mut command: Command, gateway: &Gateway, plan: &Value) -> Self {
