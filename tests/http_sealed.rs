@@ -84,6 +84,9 @@ async fn two_pages_exchange_their_descriptions_and_a_third_gets_room_full() {
     let answer = send(app(&fake), with("GET", &first, &alice)).await;
     assert!(answer.body.contains("a=setup:active\r\n"), "{}", answer.body);
 
+    let goes_on =
+        send(app(&fake), with("GET", &format!("{first}?until=over&wait=0"), &alice)).await;
+    assert_eq!(goes_on.status, StatusCode::NO_CONTENT);
     // A seat is its subject's alone, and DELETE ends the call for both.
     let gone = (404, "seat_not_found".to_owned());
     assert_eq!(code_of(&fake, with("GET", &first, &bob)).await, gone);
@@ -95,6 +98,7 @@ async fn two_pages_exchange_their_descriptions_and_a_third_gets_room_full() {
         assert_eq!(left.status, StatusCode::OK);
     }
     assert_eq!(code_of(&fake, with("GET", &first, &alice)).await, gone);
+    assert_eq!(code_of(&fake, with("GET", &format!("{first}?until=over"), &alice)).await, gone);
     assert_eq!(join(&fake, &attic("carol")).await.0, "offerer");
 }
 
@@ -218,9 +222,9 @@ async fn bad_questions_and_a_gateway_that_stops_are_told() {
     let fake = Fake::default();
     let alice = attic("alice");
     let (_, seat) = join(&fake, &alice).await;
-    for wait in ["16", "x", "-1"] {
-        let asked = with("GET", &format!("{seat}?wait={wait}"), &alice);
-        assert_eq!(code_of(&fake, asked).await, (400, "bad_query".to_owned()), "{wait}");
+    for query in ["wait=16", "wait=x", "wait=-1", "until=tomorrow"] {
+        let asked = with("GET", &format!("{seat}?{query}"), &alice);
+        assert_eq!(code_of(&fake, asked).await, (400, "bad_query".to_owned()), "{query}");
     }
     for path in ["/v1/sealed/attic", seat.as_str()] {
         let answer = send(app(&fake), bare("PUT", path, &[])).await;

@@ -341,6 +341,36 @@ impl Sealed {
         }
     }
 
+    /// Returns when `wait`, at most [`LONGEST_WAIT`], is over and the call is not.
+    ///
+    /// # Errors
+    /// [`Refusal::NoSeat`] as soon as the call is over.
+    pub async fn goes_on(
+        &self,
+        room: &str,
+        resource: &str,
+        who: &Principal,
+        wait: Duration,
+    ) -> Result<(), Refusal> {
+        let deadline = tokio::time::sleep(wait.min(LONGEST_WAIT));
+        tokio::pin!(deadline);
+        loop {
+            let mut changed = {
+                let now = self.plane.now();
+                let mut rooms = self.rooms();
+                let (room, index) = rooms.seat(room, resource, Some(who))?;
+                if let Some(seat) = room.seats.get_mut(index) {
+                    seat.heard = now;
+                }
+                room.changed.subscribe()
+            };
+            tokio::select! {
+                _ = changed.changed() => {}
+                () = &mut deadline => return Ok(()),
+            }
+        }
+    }
+
     /// Ends a call, or the waiting for one. Without `who`, the resource itself is the permission.
     ///
     /// # Errors

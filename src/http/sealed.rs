@@ -1,6 +1,6 @@
 //! `/v1/sealed/{room}`: where the two pages of a sealed call leave their descriptions for each
-//! other. `POST` takes a seat; on the seat `POST` tells its own SDP, `GET` waits for the other's,
-//! `DELETE` leaves.
+//! other. `POST` takes a seat; on the seat `POST` tells its own SDP, `GET` waits for the other's
+//! (or, with `until=over`, for the end), `DELETE` leaves.
 
 use std::time::Duration;
 
@@ -32,6 +32,7 @@ struct Joined<'a> {
 pub(super) struct Patience {
     /// Seconds.
     wait: Option<u64>,
+    until: Option<String>,
 }
 
 /// The token's grant, if it is for everything in the room.
@@ -91,7 +92,8 @@ pub(super) async fn describe<G: Gateway>(
     Ok(StatusCode::NO_CONTENT)
 }
 
-/// `GET` on a seat: what the other side says of itself, as soon as it has.
+/// `GET` on a seat: what the other side says of itself, as soon as it has. With `until=over`: 204
+/// as long as the call goes on, 404 as soon as it does not.
 pub(super) async fn other<G: Gateway>(
     State(shared): State<Shared<G>>,
     place: Place,
@@ -101,14 +103,21 @@ pub(super) async fn other<G: Gateway>(
 ) -> Result<Response, Problem> {
     let Path((room, seat)) = place.map_err(|_| Problem::not_found())?;
     let grant = grant(&shared, &headers, &uri, &room)?;
-    let detail = "the query is: wait=0…15, in seconds";
+    let detail = "the query is: wait=0…15, in seconds, and until=over, both optional";
     let Query(patience) = patience.map_err(|_| Problem::bad_query(detail))?;
     let wait = patience.wait.map_or(LONGEST_WAIT, Duration::from_secs);
-    if wait > LONGEST_WAIT {
+    let over = patience.until.is_some();
+    if wait > LONGEST_WAIT || patience.until.is_some_and(|until| until != "over") {
         return Err(Problem::bad_query(detail));
     }
     let who = guard::principal(&grant);
-    let said = shared.gateway.sealed().other(&room, &seat, &who, wait).await?;
+    let sealed = shared.gateway.sealed();
+    let said = if over {
+        sealed.goes_on(&room, &seat, &who, wait).await?;
+        None
+    } else {
+        sealed.other(&room, &seat, &who, wait).await?
+    };
     let no_store = (CACHE_CONTROL, "no-store");
     Ok(match said {
         Some(sdp) => ([(CONTENT_TYPE, SDP), no_store], sdp.to_string()).into_response(),

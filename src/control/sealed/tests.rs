@@ -100,12 +100,13 @@ async fn waiting_ends_with_the_description_or_with_the_call() {
     let (heard, said) = tokio::join!(waiting, saying);
     assert!(said.is_ok() && heard.unwrap().is_some());
     let waiting = sealed.other("attic", &first.resource, &alice, LONGEST_WAIT);
+    let watching = sealed.goes_on("attic", &first.resource, &alice, LONGEST_WAIT);
     let leaving = async {
         tokio::task::yield_now().await;
         sealed.leave("attic", &second.resource, None)
     };
-    let (heard, left) = tokio::join!(waiting, leaving);
-    assert_eq!((heard, left), (Err(Refusal::NoSeat), Ok(())));
+    let (heard, over, left) = tokio::join!(waiting, watching, leaving);
+    assert_eq!((heard, over, left), (Err(Refusal::NoSeat), Err(Refusal::NoSeat), Ok(())));
 }
 
 #[tokio::test]

@@ -216,12 +216,31 @@ export class SealedCall {
     });
   }
 
+  /** Asks the gateway until it says that the call is over. */
+  async #watch(signal, finish) {
+    while (!signal.aborted && this.#seat) {
+      try {
+        await request(`${this.#seat}?until=over`, { headers: this.#headers(), signal });
+      } catch (error) {
+        if (error.status === 404) {
+          finish();
+          return;
+        }
+        // A token that has run out ends nothing: then the connection alone tells.
+        if (signal.aborted || !error.mayRetry) return;
+        await pause(error.retryAfterMs || RETRY_MS, signal);
+      }
+    }
+  }
+
   /** Resolves when either side leaves, or the path is gone. */
   #untilOver(signal) {
     const { peer } = this;
     return new Promise((resolve) => {
       let grace = 0;
+      let over = false;
       const finish = () => {
+        over = true;
         clearTimeout(grace);
         peer.removeEventListener('connectionstatechange', look);
         signal.removeEventListener('abort', finish);
@@ -238,6 +257,7 @@ export class SealedCall {
       signal.addEventListener('abort', finish);
       look();
       if (signal.aborted) finish();
+      if (!over) this.#watch(signal, finish);
     });
   }
 
