@@ -4,7 +4,7 @@
 mod common;
 
 use common::tool::Tool;
-use common::{GATEWAY, Gateway, UDP_PORT};
+use common::{GATEWAY, Gateway, HTTPS_PORT, UDP_PORT};
 use serde_json::{Value, json};
 
 const SHARDS: usize = 2;
@@ -29,19 +29,36 @@ fn only_passed_on(gateway: &Gateway, packets: f64) {
     assert_eq!(metrics.sum("veilgate_session_ice_checks_total", &[]), 0.0);
 }
 
-#[test]
-fn two_aioice_agents_connect_in_a_sealed_room() {
+/// Two aioice agents, each over its own transport to the relay.
+fn aioice(transports: [(&str, u16); 2]) {
     let gateway = Gateway::start(SHARDS);
-    let plan = json!({
-        "turn": { "host": GATEWAY.to_string(), "port": UDP_PORT },
-        "callers": [mint(&gateway, "alice"), mint(&gateway, "bob")],
-    });
+    let callers: Vec<Value> = transports
+        .into_iter()
+        .zip(["alice", "bob"])
+        .map(|((transport, port), subject)| {
+            let mut caller = mint(&gateway, subject);
+            caller["transport"] = json!(transport);
+            caller["port"] = json!(port);
+            caller
+        })
+        .collect();
+    let plan = json!({ "host": GATEWAY.to_string(), "callers": callers });
     let result = Tool::python(&gateway, "sealed_aioice.py", &plan).result();
     all_were_echoed(&result);
     for candidate in result["candidates"].as_array().expect("a list") {
         assert_eq!(candidate, &json!(["relay", GATEWAY.to_string()]), "{result:#}");
     }
     only_passed_on(&gateway, 400.0);
+}
+
+#[test]
+fn two_aioice_agents_connect_in_a_sealed_room() {
+    aioice([("udp", UDP_PORT); 2]);
+}
+
+#[test]
+fn aioice_over_tcp_and_aioice_over_udp_connect_in_a_sealed_room() {
+    aioice([("tcp", HTTPS_PORT), ("udp", UDP_PORT)]);
 }
 
 #[test]

@@ -26,7 +26,7 @@ const MAX_ROOMS: usize = 16_384;
 /// Seats of one subject at once: one token must not take every room.
 const MAX_PER_SUBJECT: usize = 64;
 /// Bytes of all descriptions at once.
-const MAX_TEXT: usize = 16 * 1024 * 1024;
+const MAX_TEXT: usize = 32 * 1024 * 1024;
 /// A page that is not heard of for so long before the call has begun is gone.
 const HEARD_WITHIN: Duration = Duration::from_secs(60);
 /// Longest time a question for the other side's description is kept open.

@@ -1,7 +1,8 @@
 """Two aioice agents in a sealed room: relay-only, candidates exchanged right here.
 
-One line of JSON on stdin is the plan, {turn: {host, port},
-callers: [{username, credential}, …]}; lines of JSON on stdout are events; see README.md here.
+One line of JSON on stdin is the plan,
+{host, callers: [{port, transport, username, credential}, …]};
+lines of JSON on stdout are events; see README.md here.
 """
 
 import asyncio
@@ -25,10 +26,10 @@ def agent(plan, caller, controlling):
         ice_controlling=controlling,
         components=1,
         stun_server=None,
-        turn_server=(plan["turn"]["host"], plan["turn"]["port"]),
+        turn_server=(plan["host"], caller["port"]),
         turn_username=caller["username"],
         turn_password=caller["credential"],
-        turn_transport="udp",
+        turn_transport=caller["transport"],
         transport_policy=aioice.TransportPolicy.RELAY,
     )
 

@@ -152,20 +152,16 @@ fn rooms_seats_and_texts_are_bounded() {
         sealed.join(&format!("r{n}"), &who("alice")).unwrap();
     }
     assert_eq!(sealed.join("one-more", &who("alice")), Err(Refusal::SubjectFull));
-    let mut joined = MAX_PER_SUBJECT;
-    let mut described = 0;
-    while joined < MAX_ROOMS {
-        let (room, who) = (format!("r{joined}"), who(&format!("s{joined}")));
-        let seat = sealed.join(&room, &who).unwrap();
-        if described == 0 && joined % 16 == 0 {
-            sealed.rooms().text = MAX_TEXT;
-            let full = sealed.describe(&room, &seat.resource, &who, &sdp("actpass")).1;
-            assert_eq!(full, Err(Refusal::Full));
-            sealed.rooms().text = 0;
-            described += 1;
-        }
-        joined += 1;
+    for n in MAX_PER_SUBJECT..MAX_ROOMS - 1 {
+        sealed.join(&format!("r{n}"), &who(&format!("s{n}"))).unwrap();
     }
+    let yann = who("yann");
+    let seat = sealed.join("last", &yann).unwrap();
+    sealed.rooms().text = MAX_TEXT;
+    let full = sealed.describe("last", &seat.resource, &yann, &sdp("actpass")).1;
+    assert_eq!(full, Err(Refusal::Full));
+    sealed.rooms().text = 0;
+    sealed.describe("last", &seat.resource, &yann, &sdp("actpass")).1.unwrap();
     assert_eq!(sealed.join("one-more", &who("zoe")), Err(Refusal::Full));
     assert_eq!(sealed.join("r0", &who("zoe")).unwrap().role, Role::Answerer);
 }

@@ -25,7 +25,7 @@ pub use write::Names;
 /// Most m-sections of a sealed call.
 pub const MAX_SEALED_SECTIONS: usize = 8;
 /// Longest description that is written, in bytes. Chromium's with every codec is under 8 KiB.
-pub const MAX_WRITTEN: usize = 16 * 1024;
+pub const MAX_WRITTEN: usize = 32 * 1024;
 /// Most relayed candidates kept: three URLs, two interfaces, two families, and some room.
 const MAX_CANDIDATES: usize = 16;
 /// Longest `a=mid`, in bytes, and most digits in it: "0" and "application2" fit, an address in
@@ -71,8 +71,8 @@ pub enum Fault {
     /// No candidate survived.
     #[error(
         "the SDP has no relayed candidate of this gateway and room: use iceTransportPolicy \
-         \"relay\" with a TURN credential of class room, over UDP relaying, and send the SDP when \
-         gathering is complete"
+         \"relay\" with a TURN credential of class room, and send the SDP when gathering is \
+         complete"
     )]
     NoRelayCandidate,
     /// An answer's m-sections are not those of the offer.

@@ -197,7 +197,7 @@ fn each_fault_has_its_code() {
     assert_eq!(written(&base, Role::Answerer).expect_err("actpass").code(), "bad_setup");
     let many: String = (0..48).map(|pt| format!("{pt} ")).collect();
     let maps: String = (0..48)
-        .map(|pt| format!("a=rtpmap:{pt} H264/90000\r\na=rtcp-fb:{pt} transport-cc\r\na=rtcp-fb:{pt} goog-remb\r\n"))
+        .map(|pt| format!("a=rtpmap:{pt} H264/90000\r\na=rtcp-fb:{pt} transport-cc\r\na=rtcp-fb:{pt} goog-remb\r\na=rtcp-fb:{pt} ccm fir\r\na=rtcp-fb:{pt} nack\r\na=rtcp-fb:{pt} nack pli\r\n"))
         .collect();
     let video = |mid: usize| {
         format!("m=video 9 UDP/TLS/RTP/SAVPF {many}\r\na=mid:{mid}\r\na=rtcp-mux\r\n{maps}")
@@ -207,7 +207,7 @@ fn each_fault_has_its_code() {
         with("BUNDLE 0 1 2", "BUNDLE 0 1 2 3 4 5 6 7"),
         (3..8).map(video).collect::<String>()
     );
-    assert_eq!(written(&large, Role::Offerer).err().expect("large").code(), "sdp_too_large");
+    assert_eq!(written(&large, Role::Offerer).expect_err("large").code(), "sdp_too_large");
 }
 
 #[test]
