@@ -158,6 +158,7 @@ fn call(callers: [&str; 2], third: bool) {
         nothing_but_the_gateway_is_named(caller);
     }
     sealed_end_to_end(&seen[0], &seen[1]);
+    assert_eq!(result["phoneOverflow"], 0, "the page scrolls sideways on a phone");
     assert_eq!(result["parting"], json!(["You left.", "The other person left."]));
     if third {
         let words = result["third"].as_str().expect("the third page says why");

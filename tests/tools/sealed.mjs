@@ -135,6 +135,10 @@ async function perform(plan, ended) {
     const certs = await page.evaluate(certificates);
     seen.push({ browser: kind, complaints, certs, last: samples[i].at(-1), samples: samples[i] });
   }
+  await callers[0].page.setViewport({ width: 360, height: 740 });
+  const phoneOverflow = await callers[0].page.evaluate(
+    () => document.documentElement.scrollWidth - document.documentElement.clientWidth,
+  );
   if (plan.screenshot) await callers[0].page.screenshot({ path: plan.screenshot, fullPage: true });
   // One leaves, by keyboard again; the other is told.
   await join(callers[0]);
@@ -142,7 +146,7 @@ async function perform(plan, ended) {
   const parting = await Promise.all(
     callers.map(({ page }) => page.$eval('[data-side=sealed] .state', (line) => line.textContent)),
   );
-  return { event: 'result', callers: seen, third, parting };
+  return { event: 'result', callers: seen, third, phoneOverflow, parting };
 }
 
 const { plan, ended } = await readPlan();
