@@ -41,6 +41,20 @@ fn minted_json_is_one_entry_of_ice_servers() {
 }
 
 #[test]
+fn credential_of_class_room_is_for_one_room() {
+    let (home, _) = Home::after_dev();
+    let mint = ["turn", "mint", "--subject", "a", "--class", "room"];
+    let ran = home.run(&mint).expect(2);
+    assert!(ran.stderr.contains("--class room takes --room"), "{}", ran.stderr);
+    let entry = home.run(&[&mint[..], &["--room", "attic", "--json"]].concat()).expect(0).json();
+    let name = entry["username"].as_str().unwrap();
+    let ran = home.run(&["turn", "verify", name, "--room", "attic", "--json"]).expect(0);
+    assert_eq!(ran.json()["class"], "room");
+    let ran = home.run(&["turn", "mint", "--subject", "a", "--class", "world"]).expect(2);
+    assert!(ran.stderr.contains("a class is forwarder or room"), "{}", ran.stderr);
+}
+
+#[test]
 fn plain_output_shows_everything_a_person_needs() {
     let (home, _) = Home::after_dev();
     let ran = home.run(&["turn", "mint", "--subject", "a"]).expect(0);

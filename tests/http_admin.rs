@@ -7,7 +7,7 @@ use std::time::Duration;
 use axum::body::Body;
 use axum::http::{Request, StatusCode};
 use http_support::*;
-use veilgate::auth::turn::Refused;
+use veilgate::auth::turn::{Class, Refused};
 use veilgate::control::revocation::{RevokeError, What};
 use veilgate::control::store::StoreError;
 use veilgate::time::Unix;
@@ -83,7 +83,8 @@ async fn credentials_are_minted_for_any_subject() {
     names.sort_unstable();
     assert_eq!(names, ["credential", "expires_at", "ttl", "urls", "username"]);
     let (subject, room) = ("user-42".to_owned(), Some("lobby".to_owned()));
-    assert_eq!(fake.calls(), [Call::Mint(subject, room, Some(Duration::from_secs(90)))]);
+    let ttl = Some(Duration::from_secs(90));
+    assert_eq!(fake.calls(), [Call::Mint(subject, room, Class::Forwarder, ttl)]);
     assert_eq!(answer.header("access-control-allow-origin"), "", "no page may call");
     for (body, code) in [
         (r#"{"subject":""}"#.to_owned(), "bad_subject"),
@@ -92,10 +93,21 @@ async fn credentials_are_minted_for_any_subject() {
         (r#"{"subject":"a","ttl":0}"#.to_owned(), "bad_ttl"),
         (r#"{"subject":"a","class":"external"}"#.to_owned(), "class_off"),
         (r#"{"subject":"a","class":"probe"}"#.to_owned(), "bad_class"),
+        (r#"{"subject":"a","class":"room"}"#.to_owned(), "room_missing"),
+        (r#"{"subject":"a","class":"Room","room":"lobby"}"#.to_owned(), "bad_class"),
     ] {
         let answer = ask(&fake, PATHS[0], &body).await;
         assert_eq!((answer.status.as_u16(), answer.code().as_str()), (422, code));
     }
+}
+
+#[tokio::test]
+async fn credentials_of_class_room_are_minted_for_a_room() {
+    let fake = Fake::default();
+    let body = r#"{"subject":"user-42","room":"lobby","class":"room"}"#;
+    assert_eq!(ask(&fake, PATHS[0], body).await.status, StatusCode::OK);
+    let call = Call::Mint("user-42".to_owned(), Some("lobby".to_owned()), Class::Room, None);
+    assert_eq!(fake.calls(), [call]);
 }
 
 #[tokio::test]

@@ -7,6 +7,7 @@ use std::time::Duration;
 use crate::auth::explain::{Explained, Question};
 use crate::auth::turn::{Class, MintError};
 use crate::control::revocation::{self, Revocations, RevokeError};
+use crate::control::sealed::Sealed;
 use crate::control::store::{Record, StoreError};
 use crate::control::{Accepted, Control, IceConfig, Principal, Refusal};
 use crate::http;
@@ -75,6 +76,10 @@ impl http::Gateway for Gateway {
         ttl: Option<Duration>,
     ) -> Result<IceConfig, MintError> {
         self.control.mint(subject, room, class, ttl)
+    }
+
+    fn sealed(&self) -> &Sealed {
+        self.control.sealed()
     }
 
     fn explain(&self, question: Question<'_>) -> Explained {

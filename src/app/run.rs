@@ -331,6 +331,8 @@ fn welcome(dev: &DevInfo, control: &Control, tokens: &TokenKeys) -> anyhow::Resu
         "\n\
          veilgate is running. Open in a browser (the certificate is signed by {ca}):\n\
          \n  {page}#stream=lobby/cam1&token={token}\n\
+         \nA sealed call of two, encrypted from browser to browser: open this in both:\n\
+         \n  {page}#sealed=lobby&token={token}\n\
          \nA token for lobby/*, good for 12 hours:\n  {token}\n\
          \nA TURN credential, good for {minutes} minutes:\
          \n  urls        {urls}\n  username    {username}\n  credential  {credential}\n\n",

@@ -86,7 +86,7 @@ pub fn explain(
     Explained {
         valid: reason.is_none(),
         reason: reason.map(str::to_owned),
-        class: Some(class_name(verified.class).to_owned()),
+        class: Some(verified.class.name().to_owned()),
         subject_hash: Some(hex(&verified.subject.0)),
         subject_matches,
         room_hash: verified.room.map(|room| hex(&room.0)),
@@ -94,15 +94,6 @@ pub fn explain(
         issued_at: secs(verified.issued),
         allocate_by: secs(verified.allocate_by),
         live_until: secs(verified.live_until),
-    }
-}
-
-const fn class_name(class: Class) -> &'static str {
-    match class {
-        Class::Forwarder => "forwarder",
-        Class::Room => "room",
-        Class::External => "external",
-        Class::Probe => "probe",
     }
 }
 

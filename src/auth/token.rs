@@ -269,6 +269,15 @@ impl Grant {
         self.play.iter().any(|pattern| pattern.allows(name))
     }
 
+    /// Whether its holder may be in a sealed call: all of the room to publish, and to play.
+    #[must_use]
+    pub fn may_seal(&self, room: &str) -> bool {
+        let whole = |patterns: &[Pattern]| {
+            patterns.iter().any(|p| matches!(p, Pattern::Room(own) if own == room))
+        };
+        whole(&self.publish) && whole(&self.play)
+    }
+
     /// The single room all patterns share, if they do.
     #[must_use]
     pub fn room(&self) -> Option<&str> {

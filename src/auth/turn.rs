@@ -64,6 +64,28 @@ pub enum Class {
 }
 
 impl Class {
+    /// A class that users may be given, by its name in the API and on the command line.
+    #[must_use]
+    pub fn from_name(name: &str) -> Option<Self> {
+        match name {
+            "forwarder" => Some(Self::Forwarder),
+            "room" => Some(Self::Room),
+            "external" => Some(Self::External),
+            _ => None,
+        }
+    }
+
+    /// Its name in the API and on the command line.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Forwarder => "forwarder",
+            Self::Room => "room",
+            Self::External => "external",
+            Self::Probe => "probe",
+        }
+    }
+
     const fn to_byte(self) -> u8 {
         match self {
             Self::Forwarder => 1,
@@ -71,16 +93,6 @@ impl Class {
             Self::External => 3,
             // Not for users: numbered apart from their classes.
             Self::Probe => 16,
-        }
-    }
-
-    /// Of the classes that are minted for users, the one with this name.
-    #[must_use]
-    pub fn of_users(name: &str) -> Option<Self> {
-        match name {
-            "forwarder" => Some(Self::Forwarder),
-            "external" => Some(Self::External),
-            _ => None,
         }
     }
 
@@ -117,6 +129,19 @@ pub struct Mint<'a> {
     pub session_limit: Duration,
 }
 
+impl Mint<'_> {
+    /// Whether the result could be of any use.
+    ///
+    /// # Errors
+    /// [`MintError::NoRoom`]: the relay would refuse it.
+    pub fn check(&self) -> Result<(), MintError> {
+        if self.class == Class::Room && self.room.is_none() {
+            return Err(MintError::NoRoom);
+        }
+        Ok(())
+    }
+}
+
 /// A fresh credential.
 #[derive(Clone, PartialEq, Eq)]
 pub struct Minted {
@@ -148,6 +173,9 @@ pub enum MintError {
     /// A class whose policy is off.
     #[error("external credentials reach nobody here: relay.external is not configured")]
     ClassOff,
+    /// A sealed call without a room.
+    #[error("a credential of class room is for one room: name it")]
+    NoRoom,
     /// The cipher refused; not expected to happen.
     #[error("the credential could not be sealed")]
     Seal,

@@ -32,13 +32,14 @@ Mint a TURN credential: a user name and a password for RTCPeerConnection's iceSe
 
 The name is sealed: it says nothing about its subject to whoever sees it. For --ttl new \
 allocations can be made with it; calls that have begun go on until the session limit of the \
-configuration (12 hours unless it says otherwise). It reaches the forwarder and nothing else; \
-with --class external the peers that relay.external.allow lists, for applications that need a \
-classic TURN server.",
+configuration (12 hours unless it says otherwise). It reaches the forwarder and nothing else; with \
+--class room, for sealed calls, the other clients of its room and nothing else; with --class \
+external the peers that relay.external.allow lists, for applications that need a classic TURN server.",
     after_long_help = "\
 EXAMPLES
   veilgate turn mint --subject user-42 --ttl 10m
   veilgate turn mint --subject user-42 --room lobby --config veilgate.yaml --json
+  veilgate turn mint --subject user-42 --class room --room lobby
   veilgate turn mint --subject me --probe --json > probe.json
   veilgate turn mint --subject jitsi --class external --config veilgate.yaml
 
@@ -54,13 +55,14 @@ pub(super) struct MintArgs {
     #[arg(long, value_name = "ROOM")]
     room: Option<String>,
 
-    /// What it reaches: the forwarder, or with `external` the peers that relay.external.allow lists
+    /// What it reaches: forwarder, room (sealed calls; takes --room), or external (the peers that
+    /// relay.external.allow lists)
     #[arg(long, value_name = "CLASS", default_value = "forwarder", conflicts_with = "probe",
-        value_parser = class)]
+        value_parser = read_class)]
     class: Class,
 
     /// For `veilgate probe`: reaches also the echo, and is for no user
-    #[arg(long)]
+    #[arg(long, conflicts_with = "class")]
     probe: bool,
 
     /// How long new allocations may be made: 90s, 10m, 1h [default: auth.credential_ttl, or 10m]
@@ -172,8 +174,8 @@ struct WhatArgs {
     room: Option<String>,
 }
 
-fn class(name: &str) -> Result<Class, String> {
-    Class::of_users(name).ok_or_else(|| "a class is forwarder or external".to_owned())
+fn read_class(name: &str) -> Result<Class, &'static str> {
+    Class::from_name(name).ok_or("a class is forwarder, room or external")
 }
 
 pub(super) fn run(command: &TurnCommand) -> Done {
@@ -198,13 +200,16 @@ fn mint(args: &MintArgs) -> Done {
     if args.subject.is_empty() {
         return Err(Failure::Usage("--subject is empty".to_owned()));
     }
+    if args.class == Class::Room && args.room.is_none() {
+        return Err(Failure::Usage("--class room takes --room: it is for one room".to_owned()));
+    }
     let now = unix_now();
     let server = match args.remote.given()? {
         Some(remote) => {
             let body = serde_json::json!({
                 "subject": args.subject,
                 "room": args.room,
-                "class": (args.class == Class::External).then_some("external"),
+                "class": (args.class != Class::Forwarder).then_some(args.class.name()),
                 "ttl": args.ttl.map(|ttl| ttl.as_secs()),
             });
             remote.post("/v1/turn/credentials", &body)?

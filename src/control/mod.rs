@@ -6,6 +6,7 @@
 pub mod api;
 mod directory;
 pub mod revocation;
+pub mod sealed;
 pub mod store;
 
 use std::net::SocketAddr;
@@ -63,6 +64,7 @@ struct Inner {
     dtls: RwLock<Arc<dtls::Context>>,
     directory: Mutex<Directory>,
     rng: Mutex<StdRng>,
+    sealed: sealed::Sealed,
     /// Sessions to end whose shard was too busy to hear it; at most all there are.
     unheard: Mutex<Vec<(SessionId, String)>>,
 }
@@ -85,6 +87,7 @@ impl Control {
         rng: StdRng,
     ) -> Self {
         let inner = Inner {
+            sealed: sealed::Sealed::new(engine.clone()),
             config,
             keys,
             engine,
@@ -94,6 +97,12 @@ impl Control {
             unheard: Mutex::default(),
         };
         Self { inner: Arc::new(inner) }
+    }
+
+    /// Where the pages of sealed calls find each other.
+    #[must_use]
+    pub fn sealed(&self) -> &sealed::Sealed {
+        &self.inner.sealed
     }
 
     /// Uses another DTLS certificate for sessions agreed from now on.
@@ -119,6 +128,7 @@ impl Control {
                     for (session, ufrag) in unheard {
                         self.end(session, ufrag);
                     }
+                    self.inner.sealed.sweep();
                     for session in self.inner.engine.expire() {
                         tracing::info!(%session, "no connectivity check came in time");
                         self.on_ended(session, Reason::Timeout);
@@ -179,8 +189,8 @@ impl Control {
         entry: impl FnOnce(Agreed) -> Entry,
     ) -> Result<Accepted, Refusal> {
         let session = SessionId(self.random());
-        let local = IceCredentials { ufrag: self.secret(6), pwd: self.secret(24) };
-        let resource = self.secret(24);
+        let local = IceCredentials { ufrag: secret(6), pwd: secret(24) };
+        let resource = secret(24);
         let dtls = self.inner.dtls.read().unwrap_or_else(PoisonError::into_inner).clone();
         let answer = plan.answer_sdp(
             &local.ufrag,
@@ -252,7 +262,8 @@ impl Control {
     /// A fresh TURN credential for a subject, good for one room or for any.
     ///
     /// # Errors
-    /// A `ttl` of less than a second, or longer than the session limit; a class that is off.
+    /// A `ttl` of less than a second, or longer than the session limit; a class that is off; class
+    /// room without one.
     pub fn mint(
         &self,
         subject: &str,
@@ -268,6 +279,7 @@ impl Control {
         let ttl = ttl.unwrap_or(config.credential_ttl);
         let session_limit = config.session_limit;
         let mint = Mint { subject, room, class, ttl, session_limit };
+        mint.check()?;
         let mut nonce = [0; 12];
         self.inner.rng.lock().unwrap_or_else(PoisonError::into_inner).fill_bytes(&mut nonce);
         let minted = self.inner.keys.mint(now.unix, &mint, nonce)?;
@@ -322,15 +334,25 @@ impl Control {
     fn random(&self) -> u64 {
         self.inner.rng.lock().unwrap_or_else(PoisonError::into_inner).random()
     }
+}
 
-    /// `bytes` random bytes as base64url.
-    fn secret(&self, bytes: usize) -> String {
-        use base64::Engine as _;
-        let mut raw = vec![0; bytes];
-        aws_lc_rs::rand::fill(&mut raw).expect("the system's random number generator works");
-        // ice-char (RFC 8839 section 5.4) is ALPHA / DIGIT / "+" / "/": not the URL alphabet.
-        base64::engine::general_purpose::STANDARD_NO_PAD.encode(raw).replace(['+', '/'], "x")
-    }
+/// `bytes` random bytes as letters and digits.
+fn secret(bytes: usize) -> String {
+    use base64::Engine as _;
+    let mut raw = vec![0; bytes];
+    fill(&mut raw);
+    // ice-char (RFC 8839 section 5.4) is ALPHA / DIGIT / "+" / "/": not the URL alphabet.
+    base64::engine::general_purpose::STANDARD_NO_PAD.encode(raw).replace(['+', '/'], "x")
+}
+
+fn random_u64() -> u64 {
+    let mut raw = [0; 8];
+    fill(&mut raw);
+    u64::from_be_bytes(raw)
+}
+
+fn fill(bytes: &mut [u8]) {
+    aws_lc_rs::rand::fill(bytes).expect("the system's random number generator works");
 }
 
 /// The names of a session that was just agreed.

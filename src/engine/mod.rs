@@ -30,7 +30,7 @@ use tokio::sync::mpsc::{UnboundedReceiver, unbounded_channel};
 
 use crate::auth;
 use crate::auth::revocation::Revocation;
-use crate::ids::{SessionId, ShardId};
+use crate::ids::{RoomHash, SessionId, ShardId};
 use crate::metrics::Published;
 use crate::relay::{self, NonceKeys, Relay};
 use crate::time::Mono;
@@ -117,6 +117,7 @@ pub struct Handle {
     mailboxes: Arc<[Mailbox]>,
     published: Vec<Arc<Published>>,
     clock: Clock,
+    rooms: relay::RoomAddresses,
     /// Connections take shards in turn.
     turn: Arc<AtomicUsize>,
 }
@@ -198,7 +199,8 @@ impl Engine {
                 shard.run();
             })?);
         }
-        let handle = Handle { parked, mailboxes, published, clock, turn: Arc::default() };
+        let rooms = relay::RoomAddresses::new(&config.relay);
+        let handle = Handle { parked, mailboxes, published, clock, rooms, turn: Arc::default() };
         Ok((Self { threads, handle, _locks: locks }, receiver))
     }
 
@@ -266,6 +268,12 @@ impl Handle {
         };
         let message = Message::Close { session, ufrag: ufrag.to_owned(), hops: 0 };
         if mailbox.order(message).is_ok() { Closing::Told } else { Closing::Busy }
+    }
+
+    /// Whether an address is a live relayed one of a room: asked of the table that all shards share.
+    #[must_use]
+    pub fn is_room_address(&self, address: SocketAddr, room: RoomHash) -> bool {
+        self.rooms.is_live(address, room)
     }
 
     /// Gives a TURN connection to a shard. False when that shard's mailbox is full.

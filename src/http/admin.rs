@@ -37,7 +37,7 @@ const LARGEST_PAGE: u32 = 1_000;
 struct MintBody {
     subject: String,
     room: Option<String>,
-    /// `forwarder` or `external`.
+    /// What it reaches: `forwarder` if it is left out, `room` or `external`.
     class: Option<String>,
     /// Seconds.
     ttl: Option<u64>,
@@ -173,9 +173,14 @@ fn check_room(room: &str) -> Result<(), Problem> {
     StreamName::check_part(room).map_err(|e| Problem::senseless("bad_room", e.to_string()))
 }
 
-fn check_class(class: Option<&str>) -> Result<Class, Problem> {
-    let class = class.map_or(Some(Class::Forwarder), Class::of_users);
-    class.ok_or_else(|| Problem::senseless("bad_class", "a class is forwarder or external"))
+/// What a credential is to reach: the forwarder unless something else is named.
+pub(super) fn read_class(name: Option<&str>) -> Result<Class, Problem> {
+    let Some(name) = name else { return Ok(Class::Forwarder) };
+    Class::from_name(name).ok_or_else(bad_class)
+}
+
+pub(super) fn bad_class() -> Problem {
+    Problem::senseless("bad_class", "a class is \"forwarder\", \"room\" or \"external\"")
 }
 
 fn check_username(username: &str) -> Result<(), Problem> {
@@ -200,13 +205,14 @@ pub(super) async fn mint<G: Gateway>(
     let body: MintBody = read(request, shared.body_timeout).await?;
     check_subject(&body.subject)?;
     body.room.as_deref().map_or(Ok(()), check_room)?;
-    let class = check_class(body.class.as_deref())?;
+    let class = read_class(body.class.as_deref())?;
     let ttl = body.ttl.map(Duration::from_secs);
-    let ice =
-        shared.gateway.mint(&body.subject, body.room.as_deref(), class, ttl).map_err(|error| {
-            let code = if error == MintError::ClassOff { "class_off" } else { "bad_ttl" };
-            Problem::senseless(code, error.to_string())
-        })?;
+    let minted = shared.gateway.mint(&body.subject, body.room.as_deref(), class, ttl);
+    let ice = minted.map_err(|error| match error {
+        MintError::NoRoom => Problem::senseless("room_missing", error.to_string()),
+        MintError::ClassOff => Problem::senseless("class_off", error.to_string()),
+        _ => Problem::senseless("bad_ttl", error.to_string()),
+    })?;
     let server = IceServer {
         urls: ice.urls,
         username: ice.username,
@@ -275,10 +281,11 @@ pub(super) async fn revocations<G: Gateway>(
     page: Result<Query<Page>, QueryRejection>,
 ) -> Result<Response, Problem> {
     authorise(&shared, &headers)?;
-    let Query(page) = page.map_err(|_| Problem::bad_query())?;
+    let detail = "the query is: limit=1…1000 and before=<id>, both optional";
+    let Query(page) = page.map_err(|_| Problem::bad_query(detail))?;
     let limit = page.limit.unwrap_or(PAGE);
     if !(1..=LARGEST_PAGE).contains(&limit) {
-        return Err(Problem::bad_query());
+        return Err(Problem::bad_query(detail));
     }
     let records = shared.gateway.revocations(page.before, limit).await?;
     let full = records.len() as u64 == u64::from(limit);

@@ -1,14 +1,16 @@
 //! `GET /v1/ice`: an `RTCConfiguration`, and the same as `Link` headers for WHIP.
 
 use axum::Json;
-use axum::extract::State;
+use axum::extract::rejection::QueryRejection;
+use axum::extract::{Query, State};
 use axum::http::header::{ALLOW, CACHE_CONTROL, LINK};
 use axum::http::{HeaderMap, HeaderValue, StatusCode, Uri};
 use axum::response::{IntoResponse, Response};
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 use super::problem::Problem;
-use super::{Gateway, Shared, guard};
+use super::{Gateway, Shared, admin, guard, sealed};
+use crate::auth::turn::Class;
 use crate::control::api::IceConfig;
 
 #[derive(Serialize)]
@@ -26,14 +28,37 @@ struct Server {
     credential: String,
 }
 
+#[derive(Deserialize)]
+pub(super) struct Wanted {
+    class: Option<String>,
+    room: Option<String>,
+}
+
 /// A ready `RTCConfiguration` with a fresh credential, for the holder of any valid token.
 pub(super) async fn configuration<G: Gateway>(
     State(shared): State<Shared<G>>,
+    wanted: Result<Query<Wanted>, QueryRejection>,
     headers: HeaderMap,
     uri: Uri,
 ) -> Result<Response, Problem> {
     let grant = guard::grant(&shared, &headers, &uri)?;
-    let ice = shared.gateway.ice_config(&guard::principal(&grant))?;
+    let detail = "the query is: class=room and room=<room>, both optional";
+    let Query(wanted) = wanted.map_err(|_| Problem::bad_query(detail))?;
+    let ice = match admin::read_class(wanted.class.as_deref())? {
+        Class::Forwarder => shared.gateway.ice_config(&guard::principal(&grant))?,
+        Class::Room => {
+            let room = wanted.room.as_deref().or_else(|| grant.room());
+            let room = room.ok_or_else(|| {
+                let detail = "which room? The token is for several: add room=<room> to the query";
+                Problem::senseless("room_missing", detail)
+            })?;
+            let grant = sealed::grant(&shared, &headers, &uri, room)?;
+            let minted = shared.gateway.mint(&grant.subject, Some(room), Class::Room, None);
+            minted.map_err(|error| Problem::senseless("bad_ttl", error.to_string()))?
+        }
+        // Never for whoever has a token of a page.
+        Class::Probe | Class::External => return Err(admin::bad_class()),
+    };
     let server = Server { urls: ice.urls, username: ice.username, credential: ice.credential };
     let body = Configuration { ice_servers: [server], ice_transport_policy: "relay", ttl: ice.ttl };
     Ok(([(CACHE_CONTROL, "no-store")], Json(body)).into_response())

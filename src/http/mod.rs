@@ -1,4 +1,4 @@
-//! Signalling and the page over HTTPS: WHIP (RFC 9725), WHEP, `GET /v1/ice`; and, for whoever
+//! Signalling and the page over HTTPS: WHIP (RFC 9725), WHEP, `GET /v1/ice`, sealed calls; and, for whoever
 //! holds the admin key, TURN credentials under `/v1/turn`.
 //!
 //! Every other request carries a token: `Authorization: Bearer <jwt>`, the bare token in the same
@@ -17,6 +17,7 @@ mod headers;
 mod ice;
 mod page;
 mod problem;
+mod sealed;
 pub mod server;
 pub mod tls;
 mod whip;
@@ -36,6 +37,7 @@ use crate::auth::token::TokenKeys;
 use crate::auth::turn::{Class, MintError};
 use crate::control::api::{Accepted, IceConfig, Principal, Refusal};
 use crate::control::revocation::{self, RevokeError};
+use crate::control::sealed::Sealed;
 use crate::control::store::{Record, StoreError};
 use crate::ids::StreamName;
 use crate::metrics::Signalling;
@@ -81,7 +83,7 @@ pub trait Gateway: Clone + Send + Sync + 'static {
     /// A fresh TURN credential for any subject.
     ///
     /// # Errors
-    /// A `ttl` that makes no sense.
+    /// A `ttl` that makes no sense; class room without one.
     fn mint(
         &self,
         subject: &str,
@@ -89,6 +91,9 @@ pub trait Gateway: Clone + Send + Sync + 'static {
         class: Class,
         ttl: Option<Duration>,
     ) -> Result<IceConfig, MintError>;
+
+    /// Where the pages of sealed calls find each other.
+    fn sealed(&self) -> &Sealed;
 
     /// What a TURN username was minted for, and whether it still holds.
     fn explain(&self, question: Question<'_>) -> Explained;
@@ -150,6 +155,7 @@ struct Shared<G> {
     keys: Arc<TokenKeys>,
     admin: Option<AdminKey>,
     body_timeout: Duration,
+    metrics: Option<Signalling>,
 }
 
 impl<G: Clone> Clone for Shared<G> {
@@ -159,14 +165,20 @@ impl<G: Clone> Clone for Shared<G> {
             keys: Arc::clone(&self.keys),
             admin: self.admin.clone(),
             body_timeout: self.body_timeout,
+            metrics: self.metrics.clone(),
         }
     }
 }
 
 /// The public router.
 pub fn router<G: Gateway>(gateway: G, keys: Arc<TokenKeys>, config: Config) -> Router {
-    let shared =
-        Shared { gateway, keys, admin: config.admin.clone(), body_timeout: config.body_timeout };
+    let shared = Shared {
+        gateway,
+        keys,
+        admin: config.admin.clone(),
+        body_timeout: config.body_timeout,
+        metrics: config.metrics.clone(),
+    };
     let config = Arc::new(config);
     let api = Router::new()
         .route("/whip/{room}/{stream}", post(whip::publish::<G>).options(whip::endpoint::<G>))
@@ -181,6 +193,14 @@ pub fn router<G: Gateway>(gateway: G, keys: Arc<TokenKeys>, config: Config) -> R
             post(whip::play_in_session::<G>).delete(whip::close::<G>).options(whip::resource),
         )
         .route("/v1/ice", get(ice::configuration::<G>).options(ice::options))
+        .route("/v1/sealed/{room}", post(sealed::join::<G>).options(sealed::room_options))
+        .route(
+            "/v1/sealed/{room}/{seat}",
+            get(sealed::other::<G>)
+                .post(sealed::describe::<G>)
+                .delete(sealed::leave::<G>)
+                .options(sealed::seat_options),
+        )
         .method_not_allowed_fallback(wrong_method)
         .layer(middleware::from_fn_with_state(Arc::clone(&config), cors::answer));
     // No CORS here: an admin key has no business in a page.

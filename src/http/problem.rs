@@ -8,6 +8,7 @@ use serde::Serialize;
 use crate::auth::token::TokenError;
 use crate::control::api::Refusal;
 use crate::control::revocation::RevokeError;
+use crate::control::sealed;
 use crate::control::store::StoreError;
 
 /// When to ask again for a stream nobody publishes yet, seconds.
@@ -80,8 +81,7 @@ impl Problem {
         Self::new(StatusCode::BAD_REQUEST, "bad_json", detail)
     }
 
-    pub(super) fn bad_query() -> Self {
-        let detail = "the query is: limit=1…1000 and before=<id>, both optional";
+    pub(super) fn bad_query(detail: &str) -> Self {
         Self::new(StatusCode::BAD_REQUEST, "bad_query", detail)
     }
 
@@ -206,6 +206,31 @@ impl From<Refusal> for Problem {
             Refusal::Full | Refusal::Draining | Refusal::SubjectFull => {
                 problem.with(RETRY_AFTER, LATER)
             }
+            _ => problem,
+        }
+    }
+}
+
+impl From<sealed::Refusal> for Problem {
+    fn from(refusal: sealed::Refusal) -> Self {
+        use sealed::Refusal as R;
+        let (status, code) = match refusal {
+            R::RoomFull => (StatusCode::CONFLICT, "room_full"),
+            R::NoSeat => (StatusCode::NOT_FOUND, "seat_not_found"),
+            R::OfferAwaited => (StatusCode::CONFLICT, "offer_awaited"),
+            R::Described => (StatusCode::CONFLICT, "already_described"),
+            R::Full => (StatusCode::SERVICE_UNAVAILABLE, "full"),
+            R::SubjectFull => (StatusCode::TOO_MANY_REQUESTS, "too_many_sessions"),
+            R::Fault(fault) => match fault.code() {
+                code @ "bad_sdp" => (StatusCode::BAD_REQUEST, code),
+                code @ "sdp_too_large" => (StatusCode::PAYLOAD_TOO_LARGE, code),
+                code => (StatusCode::UNPROCESSABLE_ENTITY, code),
+            },
+        };
+        let problem = Self::new(status, code, refusal.to_string());
+        match refusal {
+            R::OfferAwaited => problem.with(RETRY_AFTER, SOON),
+            R::Full | R::SubjectFull => problem.with(RETRY_AFTER, LATER),
             _ => problem,
         }
     }

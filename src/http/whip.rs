@@ -21,7 +21,7 @@ use crate::control::api::{Accepted, Principal};
 use crate::ids::StreamName;
 use crate::wire::sdp::MAX_SDP;
 
-const SDP: &str = "application/sdp";
+pub(super) const SDP: &str = "application/sdp";
 const ACCEPT_POST: HeaderName = HeaderName::from_static("accept-post");
 
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -107,7 +107,7 @@ async fn post<G: Gateway>(
     Ok(created(&shared, endpoint, &who, accepted))
 }
 
-async fn read_offer(request: Request, within: Duration) -> Result<String, Problem> {
+pub(super) async fn read_offer(request: Request, within: Duration) -> Result<String, Problem> {
     let content_type = request.headers().get(CONTENT_TYPE).and_then(|v| v.to_str().ok());
     let essence = content_type.and_then(|v| v.split(';').next()).unwrap_or_default();
     if !essence.trim().eq_ignore_ascii_case(SDP) {

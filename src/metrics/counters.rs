@@ -88,6 +88,7 @@ counters! {
     RelayDropBadSource Counter "veilgate_relay_dropped_total" { reason = "bad_source" } "Datagrams dropped without an answer";
 
     RelayPacketsIn Counter "veilgate_relay_packets_total" { direction = "from_client" } "Relayed packets";
+    RelayHairpins Counter "veilgate_relay_hairpin_packets_total" {} "Packets passed between two clients of a room";
     RelayPacketsOut Counter "veilgate_relay_packets_total" { direction = "to_client" } "Relayed packets";
     RelayBytesIn Counter "veilgate_relay_bytes_total" { direction = "from_client" } "Relayed payload bytes";
     RelayBytesOut Counter "veilgate_relay_bytes_total" { direction = "to_client" } "Relayed payload bytes";

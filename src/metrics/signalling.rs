@@ -10,6 +10,7 @@ pub struct Signalling {
     responses: IntCounterVec,
     refusals: IntCounterVec,
     connections: IntCounterVec,
+    sealed_candidates: IntCounterVec,
 }
 
 impl Signalling {
@@ -36,7 +37,17 @@ impl Signalling {
         for kind in KINDS {
             connections.with_label_values(&[kind]);
         }
-        Ok(Self { responses, refusals, connections })
+        let sealed_candidates = IntCounterVec::new(
+            Opts::new(
+                "veilgate_http_sealed_candidates_total",
+                "Candidates in descriptions of sealed calls; only relayed ones of the room are kept",
+            ),
+            &["result"],
+        )?;
+        for result in CANDIDATES {
+            sealed_candidates.with_label_values(&[result]);
+        }
+        Ok(Self { responses, refusals, connections, sealed_candidates })
     }
 
     /// Exposes them.
@@ -46,7 +57,15 @@ impl Signalling {
     pub fn register(&self, exposition: &Exposition) -> Result<(), prometheus::Error> {
         exposition.register(Box::new(self.responses.clone()))?;
         exposition.register(Box::new(self.connections.clone()))?;
-        exposition.register(Box::new(self.refusals.clone()))
+        exposition.register(Box::new(self.refusals.clone()))?;
+        exposition.register(Box::new(self.sealed_candidates.clone()))
+    }
+
+    /// Counts the candidates of a sealed call's description.
+    pub fn on_sealed_candidates(&self, kept: u32, not_relayed: u32, foreign: u32) {
+        for (result, count) in CANDIDATES.into_iter().zip([kept, not_relayed, foreign]) {
+            self.sealed_candidates.with_label_values(&[result]).inc_by(count.into());
+        }
     }
 
     /// Counts one connection; `kind` is from a closed list.
@@ -66,6 +85,7 @@ impl Signalling {
 
 const KINDS: [&str; 7] =
     ["http", "turn_tcp", "turn_tls", "silent", "foreign", "tls_failed", "proxy_header"];
+const CANDIDATES: [&str; 3] = ["kept", "not_relayed", "foreign"];
 const CLASSES: [&str; 5] = ["1xx", "2xx", "3xx", "4xx", "5xx"];
 
 #[cfg(test)]

@@ -75,7 +75,7 @@ pub use framing::{Framing, HEADROOM, Route, TAILROOM};
 pub use limits::{Limits, Rate};
 pub use nonce::{LIFETIME_SECS as NONCE_LIFETIME_SECS, NonceKey, NonceKeys};
 pub use policy::MAX_MEDIA;
-pub use ports::Shared;
+pub use ports::{RoomAddresses, Shared};
 pub use table::Owner;
 
 use crate::auth::turn::{self as credential, Keys};

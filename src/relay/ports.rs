@@ -3,7 +3,7 @@
 //! What must hold for all shards together lives in [`Shared`]: words that are compared and
 //! swapped, no lock.
 
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
@@ -196,6 +196,30 @@ impl Shared {
             let family = if value & 0x1_0000 == 0 { IpFamily::V4 } else { IpFamily::V6 };
             Some((family, value as u16))
         })
+    }
+}
+
+/// Which relayed addresses rooms have, for those who introduce a room's clients to each other.
+#[derive(Clone, Debug)]
+pub struct RoomAddresses {
+    relayed: [Option<IpAddr>; 2],
+    shared: Shared,
+}
+
+impl RoomAddresses {
+    /// Of the relays that are told `config`.
+    #[must_use]
+    pub fn new(config: &super::Config) -> Self {
+        let relayed = [Some(config.relayed_ip), config.relayed_ip6.map(IpAddr::V6)];
+        Self { relayed, shared: config.shared.clone() }
+    }
+
+    /// Whether `room` has `address` now.
+    #[must_use]
+    pub fn is_live(&self, address: SocketAddr, room: RoomHash) -> bool {
+        let family = IpFamily::of(&address);
+        self.relayed.get(family.index()) == Some(&Some(address.ip()))
+            && self.shared.is_of(family, address.port(), room) == Some(true)
     }
 }
 

@@ -42,7 +42,13 @@ impl Tool {
         Self::node(gateway, "page.mjs", plan)
     }
 
-    fn node(gateway: &Gateway, script: &'static str, plan: &Value) -> Self {
+    /// Browsers in a sealed call with each other.
+    pub fn sealed(gateway: &Gateway, plan: &Value) -> Self {
+        Self::node(gateway, "sealed.mjs", plan)
+    }
+
+    /// A driver that node runs, browsers or not.
+    pub fn node(gateway: &Gateway, script: &'static str, plan: &Value) -> Self {
         need("node", "nodejs");
         need("chromium", "chromium");
         need("firefox-esr", "firefox-esr");
@@ -66,6 +72,11 @@ impl Tool {
 
     /// aiortc, publishing or playing.
     pub fn aiortc(gateway: &Gateway, plan: &Value) -> Self {
+        Self::python(gateway, "aiortc_call.py", plan)
+    }
+
+    /// A driver of aiortc or aioice.
+    pub fn python(gateway: &Gateway, script: &'static str, plan: &Value) -> Self {
         let tools = tools();
         let python = tools.join("venv/bin/python");
         assert!(
@@ -73,8 +84,8 @@ impl Tool {
             "aiortc is missing. Run: scripts/setup test   (it makes tests/tools/venv)"
         );
         let mut command = Command::new(python);
-        command.arg(tools.join("aiortc_call.py"));
-        Self::spawn("aiortc_call.py", command, gateway, plan)
+        command.arg(tools.join(script));
+        Self::spawn(script, command, gateway, plan)
     }
 
     /// GStreamer's webrtcbin, publishing. Debian's Python has its bindings, no other one has.
@@ -140,9 +151,9 @@ impl Tool {
         got
     }
 
-    /// Waits until media flows on all that the plan asked for.
-    pub fn flowing(&self) {
-        self.wait("flowing", FLOWING);
+    /// Waits until media flows on all that the plan asked for; returns what the driver adds.
+    pub fn flowing(&self) -> Value {
+        self.wait("flowing", FLOWING)
     }
 
     /// Waits for the plan's seconds to pass and returns what was seen.

@@ -2,6 +2,7 @@
 
 #![allow(dead_code, reason = "each test program uses a part")]
 
+use std::net::SocketAddr;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -19,9 +20,10 @@ use veilgate::auth::token::{TokenKeys, TokenRequest};
 use veilgate::auth::turn::{Class, MintError, NEVER};
 use veilgate::control::api::{Accepted, IceConfig, Principal, Refusal};
 use veilgate::control::revocation::{self, RevokeError, What};
+use veilgate::control::sealed::{Plane, Sealed};
 use veilgate::control::store::{Record, StoreError};
 use veilgate::http::{Config, Gateway, router};
-use veilgate::ids::{StreamId, StreamName, SubjectHash};
+use veilgate::ids::{RoomHash, StreamId, StreamName, SubjectHash};
 use veilgate::session::negotiate;
 use veilgate::time::{Mono, Now, Unix};
 use veilgate::wire::media::StreamSpec;
@@ -38,18 +40,45 @@ pub(crate) enum Call {
     Publish(String, Principal),
     Play(String, Principal),
     Close(String, Option<Principal>),
-    Mint(String, Option<String>, Option<Duration>),
+    Mint(String, Option<String>, Class, Option<Duration>),
     Explain(String, Option<String>, Option<String>),
     Revoke(What, Option<String>, Option<Unix>, Option<Unix>),
     Revocations(Option<i64>, u32),
 }
 
-#[derive(Clone, Default)]
+/// The only live relayed address, in every room.
+pub(crate) const RELAYED: &str = "203.0.113.9:5000";
+
+struct Relay;
+
+impl Plane for Relay {
+    fn is_room_address(&self, address: SocketAddr, _: RoomHash) -> bool {
+        address.to_string() == RELAYED
+    }
+
+    fn now(&self) -> Mono {
+        Mono::ZERO
+    }
+}
+
+#[derive(Clone)]
 pub(crate) struct Fake {
+    sealed: Sealed,
     pub(crate) refusal: Arc<Mutex<Option<Refusal>>>,
     pub(crate) calls: Arc<Mutex<Vec<Call>>>,
     /// Next answer to a revocation or to the question for them.
     pub(crate) store: Arc<Mutex<Option<RevokeError>>>,
+}
+
+impl Default for Fake {
+    fn default() -> Self {
+        Self {
+            sealed: Sealed::new(Relay),
+            refusal: Arc::default(),
+            calls: Arc::default(),
+            store: Arc::default(),
+        }
+    }
 }
 
 impl Fake {
@@ -142,13 +171,20 @@ impl Gateway for Fake {
         if class == Class::External {
             return Err(MintError::ClassOff);
         }
-        let call = Call::Mint(subject.to_owned(), room.map(str::to_owned), ttl);
+        let call = Call::Mint(subject.to_owned(), room.map(str::to_owned), class, ttl);
         self.calls.lock().expect("not poisoned").push(call);
+        if class == Class::Room && room.is_none() {
+            return Err(MintError::NoRoom);
+        }
         if ttl == Some(Duration::ZERO) {
             return Err(MintError::NoLife);
         }
         let who = Principal { subject: subject.to_owned(), room: None, jti: String::new() };
         Ok(self.ice_config(&who).expect("always"))
+    }
+
+    fn sealed(&self) -> &Sealed {
+        &self.sealed
     }
 
     fn explain(&self, question: Question<'_>) -> Explained {

@@ -173,7 +173,18 @@ impl Peer {
         username: &str,
         credential: &str,
     ) -> Result<Self, u16> {
-        let socket = UdpSocket::bind((server.ip(), 0)).expect("loopback");
+        Self::try_allocate_from((server.ip(), 0).into(), server, media, username, credential)
+    }
+
+    /// As [`Self::try_allocate`], from another address than the server's.
+    pub fn try_allocate_from(
+        bind: SocketAddr,
+        server: SocketAddr,
+        media: SocketAddr,
+        username: &str,
+        credential: &str,
+    ) -> Result<Self, u16> {
+        let socket = UdpSocket::bind(bind).expect("an address of this machine");
         Self::allocate_on(socket, server, media, (username, credential), |_| {})
     }
 

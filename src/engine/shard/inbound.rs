@@ -80,10 +80,8 @@ impl Shard {
             slot.get_mut(..payload.len())?.copy_from_slice(payload);
             Some(payload.len())
         });
-        if !sent {
-            // Longer than any path of the Internet carries whole.
-            self.counters.inc(Id::RelayDropMalformed);
-        }
+        // Not sent: longer than any path of the Internet carries whole.
+        self.counters.inc(if sent { Id::RelayHairpins } else { Id::RelayDropMalformed });
     }
 
     /// What another shard has handed over.

@@ -1,17 +1,33 @@
 // The page: two buttons, two pictures, and the numbers below them.
 
 import { camera, cameraTrouble, testPicture } from './media.js';
+import { sealedCard } from './sealed-card.js';
 import { Meter } from './stats.js';
 import { play, publish } from './veilgate.js';
 
 const form = document.querySelector('#who');
 const nameField = document.querySelector('#name');
+const roomField = document.querySelector('#room');
 const tokenField = document.querySelector('#token');
+
+/** Shows the streams or the sealed call. */
+function show(mode) {
+  for (const part of document.querySelectorAll('[data-mode]')) part.hidden = part.dataset.mode !== mode;
+  for (const link of document.querySelectorAll('[data-shows]')) {
+    if (link.dataset.shows === mode) link.setAttribute('aria-current', 'page');
+    else link.removeAttribute('aria-current');
+  }
+  // A field that is not shown must not keep the form from being complete.
+  nameField.disabled = mode !== 'streams';
+  roomField.disabled = mode !== 'sealed';
+}
 
 /** Names and token from the fragment; the token then leaves the address bar and the history. */
 function readFragment() {
   const given = new URLSearchParams(location.hash.slice(1));
-  if (given.has('stream')) nameField.value = given.get('stream');
+  show(given.has('sealed') ? 'sealed' : 'streams');
+  if (given.get('sealed')) roomField.value = given.get('sealed');
+  if (given.get('stream')) nameField.value = given.get('stream');
   if (!given.has('token')) return;
   tokenField.value = given.get('token');
   given.delete('token');
@@ -178,6 +194,12 @@ const watcher = new Side(document.querySelector('[data-side=watch]'), {
     });
   },
 });
+
+sealedCard(document.querySelector('[data-side=sealed]'), () =>
+  form.reportValidity()
+    ? { room: roomField.value.trim(), token: tokenField.value.trim() }
+    : null,
+);
 
 form.addEventListener('submit', (event) => event.preventDefault());
 addEventListener('pagehide', () => {

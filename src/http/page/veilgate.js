@@ -61,7 +61,8 @@ async function problem(response) {
   return new VeilgateError(code, message, { status: response.status, retryAfterMs });
 }
 
-async function call(url, init) {
+/** A request whose failure is a VeilgateError. */
+export async function request(url, init) {
   let response;
   try {
     response = await fetch(url, { cache: 'no-store', ...init });
@@ -74,7 +75,7 @@ async function call(url, init) {
 }
 
 /** A pause that ends early when the session is closed. */
-function pause(ms, signal) {
+export function pause(ms, signal) {
   return new Promise((resolve) => {
     const timer = setTimeout(done, ms);
     function done() {
@@ -187,7 +188,7 @@ export class Session {
   async #connect(signal) {
     const { name, token, stream, origin, transport } = this.#options;
     const bearer = { authorization: `Bearer ${token}` };
-    const ice = await (await call(`${origin}/v1/ice`, { headers: bearer, signal })).json();
+    const ice = await (await request(`${origin}/v1/ice`, { headers: bearer, signal })).json();
 
     // Relay-only whatever the answer says: no other path may ever be tried.
     const peer = new RTCPeerConnection({
@@ -216,7 +217,7 @@ export class Session {
     await peer.setLocalDescription();
     const path = name.split('/').map(encodeURIComponent).join('/');
     const endpoint = this.#kind === 'publish' ? 'whip' : 'whep';
-    const response = await call(`${origin}/${endpoint}/${path}`, {
+    const response = await request(`${origin}/${endpoint}/${path}`, {
       method: 'POST',
       headers: { ...bearer, 'content-type': 'application/sdp' },
       body: peer.localDescription.sdp,

@@ -8,6 +8,7 @@
 
 mod answer;
 mod offer;
+pub mod sealed;
 
 pub use answer::{
     Accepted, Answer, AnsweredCodec, AnsweredExtension, Outgoing, Section, Transport,

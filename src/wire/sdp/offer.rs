@@ -199,9 +199,10 @@ impl Offer {
     /// # Errors
     /// [`ParseError`] where a value that we depend on is missing, malformed or out of bounds.
     pub fn parse(text: &str) -> Result<Self, ParseError> {
-        let wanted = wanted_lines(text)?;
-        let description = SessionDescription::unmarshal(&mut Cursor::new(wanted.as_bytes()))
-            .map_err(|_| ParseError::Grammar)?;
+        Self::read(&describe(text)?)
+    }
+
+    pub(super) fn read(description: &SessionDescription) -> Result<Self, ParseError> {
         let session =
             Level::read(&description.attributes).map_err(|fault| ParseError::Session { fault })?;
         let mut candidate_types = CandidateTypes::default();
@@ -243,6 +244,13 @@ impl Offer {
             candidate_types,
         })
     }
+}
+
+/// What the grammar makes of the lines that we use.
+pub(super) fn describe(text: &str) -> Result<SessionDescription, ParseError> {
+    let wanted = wanted_lines(text)?;
+    SessionDescription::unmarshal(&mut Cursor::new(wanted.as_bytes()))
+        .map_err(|_| ParseError::Grammar)
 }
 
 /// Keeps `v=`, `m=` and `a=` lines, and puts the lines the grammar insists on in between.
@@ -484,7 +492,7 @@ fn read_fid(value: &str) -> Option<(u32, u32)> {
     Some((words.next()?.parse().ok()?, words.next()?.parse().ok()?))
 }
 
-fn payload_type(word: &str) -> Option<u8> {
+pub(super) fn payload_type(word: &str) -> Option<u8> {
     word.parse().ok().filter(|pt| *pt < 128)
 }
 
