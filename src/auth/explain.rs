@@ -3,7 +3,7 @@
 use serde::{Deserialize, Serialize};
 
 use super::revocation::Identity;
-use super::turn::{Class, Keys, NEVER, Refused};
+use super::turn::{Keys, NEVER, Refused};
 use crate::ids::{RoomHash, SubjectHash};
 use crate::time::Unix;
 
