@@ -10,14 +10,16 @@ mod turn_kit;
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener, UdpSocket};
 use std::process::Command;
+use std::time::Duration;
 
 use common::{CLIENT, GATEWAY, Gateway, MEDIA_PORT, OTHER, UDP_PORT};
 use socket2::{Domain, Protocol, Socket, Type};
 use turn_kit::message::{Writer, hex};
 use turn_kit::{
     ALLOCATE, CHANNEL_BIND, CHANNEL_NUMBER, CONNECT, CREATE_PERMISSION, Client, DATA, REFRESH,
-    REQUESTED_TRANSPORT, SEND, TRANSPORTS, Transport, UDP, XOR_PEER_ADDRESS,
+    REQUESTED_TRANSPORT, SEND, TRANSPORTS, Transport, UDP, XOR_PEER_ADDRESS, mint,
 };
+use veilgate::auth::turn::Class;
 
 /// 000102…0b, which the addresses of the checklist are written for.
 const ID: [u8; 12] = [0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11];
@@ -210,13 +212,18 @@ fn no_abuse_target_is_reached_over_any_transport() {
     stranger.set_nonblocking(true).expect("socket option");
 
     let mut refused = 0.0;
-    for transport in TRANSPORTS {
-        let mut client = Client::allocated(&gateway, transport);
+    // Of the usual class over each transport, and of the others.
+    let usual = TRANSPORTS.map(|transport| (transport, Class::Forwarder));
+    let others = [Class::Probe, Class::Room].map(|class| (Transport::Udp, class));
+    for (transport, class) in usual.into_iter().chain(others) {
+        let minted = mint(&gateway, &format!("{transport:?}{class:?}"), class, Duration::ZERO);
+        let mut client = Client::with(&gateway, transport, &minted.username, &minted.credential);
+        client.allocate();
         // With a permission for the forwarder's IP, as every client has one.
         assert_eq!(client.permission((GATEWAY, MEDIA_PORT).into()), 0);
         for target in &targets {
             let raw = tlv(*target);
-            let say = |what: &str| format!("{what} {target} over {transport:?}");
+            let say = |what: &str| format!("{what} {target} over {transport:?} as {class:?}");
             assert_eq!(ask(&mut client, CREATE_PERMISSION, &raw), 403, "{}", say("permit"));
             assert_eq!(ask(&mut client, CHANNEL_BIND, &raw), 403, "{}", say("bind"));
             let send = Writer::new(SEND, ID).raw(&raw).attribute(DATA, b"let me out").done();

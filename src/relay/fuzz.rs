@@ -141,6 +141,9 @@ struct World {
     /// Targets: what may be reached, what must not be, and relayed addresses as they are made.
     peers: Vec<SocketAddr>,
     token: [u8; 8],
+    /// Those of the last request, and the allocations there had been by then.
+    last_peers: Vec<SocketAddr>,
+    created: u64,
     /// Until when a client has let an IP in, kept apart from the relay's own books.
     permitted: BTreeMap<(usize, IpAddr), Mono>,
     last: Vec<u8>,
@@ -197,6 +200,8 @@ impl World {
             .map(address)
             .to_vec(),
             token: [0; 8],
+            last_peers: Vec::new(),
+            created: 0,
             permitted: BTreeMap::new(),
             last: Vec::new(),
             reply: vec![0; 1_500],
@@ -224,10 +229,7 @@ impl World {
         match step % 20 {
             0 | 1 => {
                 let attributes = self.allocate_attributes(next());
-                if self.request(Method::ALLOCATE, attributes) {
-                    let client = self.client % CLIENTS.len();
-                    self.permitted.retain(|(of, _), _| *of != client);
-                }
+                self.request(Method::ALLOCATE, attributes);
             }
             2 => {
                 let (lifetime, family) = (next(), next());
@@ -248,7 +250,6 @@ impl World {
                 let value = |peer: &SocketAddr| (attr::XOR_PEER_ADDRESS, Value::Peer(*peer));
                 if self.request(Method::CREATE_PERMISSION, peers.iter().map(value).collect()) {
                     assert!(peers.iter().all(|peer| self.may_permit(*peer)), "{peers:?}");
-                    peers.iter().for_each(|peer| self.permit_in_the_model(*peer));
                 }
             }
             4 | 5 => {
@@ -261,7 +262,6 @@ impl World {
                 let before = self.own().map(|own| own.channels);
                 if self.request(Method::CHANNEL_BIND, attributes) {
                     assert!(self.may_reach(peer), "{peer}");
-                    self.permit_in_the_model(peer);
                     self.is_no_rebinding(before.expect("allocated"));
                 }
             }
@@ -350,10 +350,14 @@ impl World {
         let nonce = self.relay.nonces.mint(self.now.unix, tuple.client.expose());
         let mut bytes = vec![0; 1_000];
         let mut builder = Builder::new(&mut bytes, Class::Request, method, id);
+        self.last_peers.clear();
         for (kind, value) in attributes {
             match value {
                 Value::Plain(value) => builder.attribute(kind, &value),
-                Value::Peer(peer) => builder.xor_address(kind, peer),
+                Value::Peer(peer) => {
+                    self.last_peers.push(peer);
+                    builder.xor_address(kind, peer);
+                }
             }
         }
         builder.text(attr::USERNAME, &user.minted.username);
@@ -391,6 +395,7 @@ impl World {
         }
         assert!(reply.class() == Class::Success && signed);
         self.reached.accepted.insert(method.0);
+        self.note(method);
         assert!(reply.u32(attr::LIFETIME).is_none_or(|lifetime| lifetime <= 3_600));
         for (kind, value) in reply.attributes() {
             if kind == attr::XOR_RELAYED_ADDRESS && self.peers.len() < 24 {
@@ -426,9 +431,18 @@ impl World {
             && own.owner.room.is_none_or(|room| own.owner.class != Reach::Room || !stranger(room))
     }
 
-    fn permit_in_the_model(&mut self, peer: SocketAddr) {
+    /// Keeps the model: the last request has succeeded, for the first time or once more.
+    fn note(&mut self, method: Method) {
+        let client = self.client % CLIENTS.len();
+        let created = self.counters.get(Id::RelayAllocationsCreated);
+        if method == Method::ALLOCATE && created > self.created {
+            self.permitted.retain(|(of, _), _| *of != client);
+        }
+        self.created = created;
         let until = self.now.mono.plus(Duration::from_secs(300));
-        self.permitted.insert((self.client % CLIENTS.len(), peer.ip()), until);
+        for peer in &self.last_peers {
+            self.permitted.insert((client, peer.ip()), until);
+        }
     }
 
     /// Whether a client has lately let an IP in.
@@ -580,8 +594,11 @@ impl World {
             Handled::Reply(len) => Message::parse(&self.reply[..len]).ok(),
             _ => None,
         };
-        let success = reply.is_some_and(|reply| reply.class() == Class::Success);
-        assert!(!success || bytes == self.last, "every byte of a request is signed");
+        let success = reply.filter(|reply| reply.class() == Class::Success);
+        if let Some(method) = success.map(|reply| reply.method()) {
+            assert_eq!(bytes, self.last, "every byte of a request is signed");
+            self.note(method);
+        }
         if lives {
             let now = self.counters.get(Id::RelayAllocationsCreated);
             // One that had expired may be made anew.
