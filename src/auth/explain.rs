@@ -117,7 +117,7 @@ pub fn hex(bytes: &[u8]) -> String {
 mod tests {
     use std::time::Duration;
 
-    use super::super::turn::{Key, Mint};
+    use super::super::turn::{Class, Key, Mint};
     use super::*;
 
     const NOW: Unix = Unix::from_secs(1_780_000_000);
