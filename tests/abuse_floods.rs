@@ -7,19 +7,19 @@ mod turn_kit;
 
 use std::fs;
 use std::io::{self, ErrorKind, Read as _, Write as _};
-use std::net::{Ipv4Addr, SocketAddr};
+use std::net::{Ipv4Addr, SocketAddr, TcpStream};
 use std::process::Command;
 use std::sync::mpsc::channel;
 use std::time::{Duration, Instant};
 
-use common::{CLIENT, GATEWAY, Gateway, UDP_PORT, alone};
+use common::{CLIENT, GATEWAY, Gateway, HTTPS_PORT, UDP_PORT, alone};
 use rand::rngs::StdRng;
 use rand::{Rng, SeedableRng};
 use socket2::{Domain, Protocol, Socket, Type};
 use turn_kit::message::{Writer, hex};
 use turn_kit::{
-    ALLOCATE, Client, LIFETIME, NONCE, REALM, REFRESH, REQUESTED_TRANSPORT, Transport, UDP,
-    USERNAME, tcp,
+    ALLOCATE, Client, LIFETIME, NONCE, PATIENCE, REALM, REFRESH, REQUESTED_TRANSPORT, Transport,
+    UDP, USERNAME, tcp,
 };
 
 /// What a flood may leave behind.
@@ -283,6 +283,32 @@ fn half_done_tls_handshakes_are_bounded_and_their_memory_comes_back() {
             assert!(!end.is_err_and(|e| waiting.contains(&e.kind())), "it is still open");
         }
     });
+}
+
+#[test]
+fn one_source_cannot_take_all_connections() {
+    const EACH: usize = 1_024;
+    let _turn = alone();
+    let gateway = Gateway::start(1);
+    let mut held: Vec<_> = (0..EACH + 100).map(|_| tcp(&gateway)).collect();
+    for stream in &mut held[EACH..] {
+        assert!(matches!(stream.read(&mut [0; 1]), Ok(0) | Err(_)), "one too many is closed");
+    }
+    gateway.metrics_when("they were counted", |m| {
+        m.sum("veilgate_http_connections_total", &["kind=\"crowd\""]) == 100.0
+    });
+    // From the gateway's own machine, which is another source.
+    let there = SocketAddr::from((GATEWAY, HTTPS_PORT));
+    let stream = gateway.network.as_gateway(|| TcpStream::connect(there)).expect("connects");
+    stream.set_read_timeout(Some(PATIENCE)).expect("socket option");
+    let (username, password) = gateway.turn_credential();
+    let mut other = Client::over(stream, &gateway, Transport::Tcp, &username, &password);
+    other.allocate();
+    drop(held);
+    gateway.metrics_when("they are gone", |m| {
+        m.sum("veilgate_http_connections_total", &["kind=\"silent\""]) >= EACH as f64
+    });
+    Client::allocated(&gateway, Transport::Tls);
 }
 
 #[test]

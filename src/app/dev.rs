@@ -21,7 +21,7 @@ use serde::{Deserialize, Serialize};
 pub use crate::auth::explain::hex;
 use crate::auth::secret::{self, Key};
 use crate::config::{
-    Auth, Config, DEFAULT_CREDENTIAL_TTL, DEFAULT_MEDIA_PORT, DEFAULT_METRICS,
+    Auth, Config, DEFAULT_CONNECTIONS, DEFAULT_CREDENTIAL_TTL, DEFAULT_MEDIA_PORT, DEFAULT_METRICS,
     DEFAULT_SESSION_LIMIT, DEFAULT_STORE, DEFAULT_UDP_PORT, DUMMY_IP, ENV_TOKEN_KEYS,
     ENV_TURN_KEYS, KeySource, Limits, Listen, Log, Media, Overrides, Public, Relay, Shards, Store,
     Tls, default_realm, relay_urls,
@@ -147,6 +147,7 @@ pub fn prepare(
         https: given(&overrides.https, HTTPS_PORT),
         metrics: overrides.metrics.unwrap_or(DEFAULT_METRICS),
         proxy_from: Vec::new(),
+        connections_per_source: DEFAULT_CONNECTIONS,
     };
 
     DirBuilder::new()

@@ -18,7 +18,8 @@ use tokio::time::timeout;
 use tokio_rustls::TlsAcceptor;
 use tokio_rustls::server::TlsStream;
 
-use crate::engine::{Handle, Incoming};
+use super::doorstep::Doorstep;
+use crate::engine::{Handle, Held, Incoming};
 use crate::ids::ClientAddr;
 use crate::metrics::Signalling;
 use crate::net::Net;
@@ -50,6 +51,8 @@ pub(super) struct Entrance {
     pub(super) engine: Handle,
     /// Load balancers, who say with PROXY v2 for whom they come.
     pub(super) proxies: Arc<[Net]>,
+    /// Places by source.
+    pub(super) doorstep: Doorstep,
     pub(super) metrics: Signalling,
 }
 
@@ -74,13 +77,13 @@ where
         tokio::spawn(async move {
             let opened = entrance.open(stream, peer, place).await;
             entrance.metrics.on_connection(match &opened {
-                Ok(Opened::Http(_)) => "http",
+                Ok(Opened::Http(..)) => "http",
                 Ok(Opened::Turn(turn)) if turn.tls.is_some() => "turn_tls",
                 Ok(Opened::Turn(_)) => "turn_tcp",
                 Err(closed) => closed.reason(),
             });
             match opened {
-                Ok(Opened::Http(http)) => serve(*http).await,
+                Ok(Opened::Http(http, _held)) => serve(*http).await,
                 // A shard that takes no more closes it by dropping it.
                 Ok(Opened::Turn(turn)) => _ = entrance.engine.connect(turn),
                 Err(_) => {}
@@ -92,7 +95,7 @@ where
 
 /// What a connection turned out to be.
 enum Opened {
-    Http(Box<HttpStream>),
+    Http(Box<HttpStream>, Held),
     Turn(Incoming),
 }
 
@@ -107,6 +110,8 @@ enum Closed {
     Handshake,
     /// A load balancer did not say for whom it comes.
     Proxy,
+    /// Its source has too many already.
+    Crowd,
 }
 
 impl Closed {
@@ -116,6 +121,7 @@ impl Closed {
             Self::Foreign => "foreign",
             Self::Handshake => "tls_failed",
             Self::Proxy => "proxy_header",
+            Self::Crowd => "crowd",
         }
     }
 }
@@ -133,6 +139,7 @@ impl Entrance {
             let told = timeout(PATIENCE, proxied(&mut stream)).await;
             client = told.ok().flatten().ok_or(Closed::Proxy)?.unwrap_or(client);
         }
+        let held = self.doorstep.enter(client.ip()).ok_or(Closed::Crowd)?;
         let client = ClientAddr::new(client);
         let mut first = [0];
         if !matches!(timeout(PATIENCE, stream.peek(&mut first)).await, Ok(Ok(1))) {
@@ -145,7 +152,7 @@ impl Entrance {
             [STUN_FIRST..=STUN_LAST] => {
                 let socket = stream.into_std().map_err(|_| Closed::Silent)?;
                 let (tls, begun) = (None, Vec::new());
-                return Ok(Opened::Turn(Incoming { socket, client, listener, tls, begun }));
+                return Ok(Opened::Turn(Incoming { socket, client, listener, tls, begun, held }));
             }
             _ => return Err(Closed::Foreign),
         }
@@ -162,9 +169,9 @@ impl Entrance {
                 let (socket, connection) = stream.into_inner();
                 let socket = socket.into_std().map_err(|_| Closed::Silent)?;
                 let tls = Some(Box::new(connection));
-                Ok(Opened::Turn(Incoming { socket, client, listener, tls, begun }))
+                Ok(Opened::Turn(Incoming { socket, client, listener, tls, begun, held }))
             }
-            _ => Ok(Opened::Http(Box::new(Prefixed::new(begun, stream)))),
+            _ => Ok(Opened::Http(Box::new(Prefixed::new(begun, stream)), held)),
         }
     }
 }

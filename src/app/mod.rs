@@ -1,6 +1,7 @@
 //! Composition root: what joins the rooms.
 
 pub mod dev;
+mod doorstep;
 mod gateway;
 pub mod keys;
 mod listener;

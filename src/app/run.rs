@@ -17,6 +17,7 @@ use tokio::sync::{Semaphore, watch};
 use tokio_rustls::TlsAcceptor;
 
 use super::dev::DevInfo;
+use super::doorstep::Doorstep;
 use super::gateway::Gateway;
 use super::listener;
 use super::nonces;
@@ -168,6 +169,7 @@ pub fn run(plan: ServePlan) -> anyhow::Result<()> {
             slots: Arc::clone(&slots),
             engine: engine.handle(),
             proxies: config.listen.proxy_from.into(),
+            doorstep: Doorstep::new(config.listen.connections_per_source),
             metrics: signalling,
         };
         let accepting: Vec<_> = (0..)

@@ -183,6 +183,7 @@ fn as_json(config: &Config, secrets: &Secrets) -> serde_json::Value {
             "udp": config.listen.udp,
             "https": config.listen.https,
             "metrics": config.listen.metrics,
+            "connections_per_source": config.listen.connections_per_source,
             "proxy_from": config.listen.proxy_from.iter().map(ToString::to_string).collect::<Vec<_>>(),
         },
         "media": { "port": config.media.port },
@@ -249,6 +250,8 @@ fn as_text(config: &Config, secrets: &Secrets) -> String {
         line("listen.https", https);
     }
     line("listen.metrics", &config.listen.metrics);
+    let most = config.listen.connections_per_source;
+    line("listen.connections_per_source", &most);
     for range in &config.listen.proxy_from {
         line("listen.proxy_from", range);
     }

@@ -34,6 +34,8 @@ pub const DEFAULT_UDP_PORT: u16 = 3478;
 pub const DEFAULT_HTTPS_PORT: u16 = 443;
 /// Most addresses of `listen.udp`, and of `listen.https`.
 pub const MAX_LISTENERS: usize = 8;
+/// Default of `listen.connections_per_source`.
+pub const DEFAULT_CONNECTIONS: u32 = 1_024;
 /// `public.ip` of a gateway with IPv6 alone: the IPv4 dummy address of RFC 7600. Clients that do
 /// not ask for IPv6 (browsers do not) get a virtual IPv4 address anyway, which nobody routes.
 pub const DUMMY_IP: Ipv4Addr = Ipv4Addr::new(192, 0, 0, 8);
@@ -115,6 +117,8 @@ pub struct Listen {
     pub metrics: SocketAddr,
     /// Load balancers: whoever comes from there says with PROXY v2 who the client is.
     pub proxy_from: Vec<Net>,
+    /// TCP connections at once of one source, a /32 or a /64.
+    pub connections_per_source: u32,
 }
 
 impl Listen {

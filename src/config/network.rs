@@ -6,8 +6,8 @@ use super::check::{Checker, over, parsed, text, whole};
 use super::section::{At, Found};
 use super::tree::Value;
 use super::{
-    DEFAULT_HTTPS_PORT, DEFAULT_MEDIA_PORT, DEFAULT_METRICS, DEFAULT_UDP_PORT, DUMMY_IP, Listen,
-    MAX_LISTENERS, Media, Public,
+    DEFAULT_CONNECTIONS, DEFAULT_HTTPS_PORT, DEFAULT_MEDIA_PORT, DEFAULT_METRICS, DEFAULT_UDP_PORT,
+    DUMMY_IP, Listen, MAX_LISTENERS, Media, Public,
 };
 use crate::net::{Net, NetError};
 
@@ -160,12 +160,17 @@ impl Checker<'_> {
         } else {
             Some(Vec::new())
         };
+        let most = match section.get("connections_per_source", whole(1, 1_000_000)) {
+            Some(found) => u32::try_from(found.value).ok(),
+            None => (!section.has("connections_per_source")).then_some(DEFAULT_CONNECTIONS),
+        };
         let values = |found: Vec<Found<SocketAddr>>| found.into_iter().map(|f| f.value).collect();
         Some(Listen {
             udp: values(udp?),
             https: values(https?),
             metrics: metrics?,
             proxy_from: proxies?,
+            connections_per_source: most?,
         })
     }
 

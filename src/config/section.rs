@@ -103,7 +103,7 @@ pub(super) struct Section<'a> {
 pub(super) const SCHEMA: [(&str, &[&str]); 11] = [
     ("", &["public", "listen", "media", "relay", "auth", "store", "tls", "shards", "log"]),
     ("public", &["host", "ip", "ip6"]),
-    ("listen", &["udp", "https", "metrics", "proxy_from"]),
+    ("listen", &["udp", "https", "metrics", "proxy_from", "connections_per_source"]),
     ("media", &["port"]),
     ("relay", &["realm", "urls", "external", "limits"]),
     ("relay.external", &["ports", "allow", "allow_private", "ip", "ip6", "names"]),

@@ -69,7 +69,7 @@ fn every_key_is_read() {
 public: { ip: 203.0.113.7, ip6: '2001:db8::7' }
 listen:
   { udp: ['192.0.2.1:443', '[2001:db8::7]:3478'], https: '[::]:8443', metrics: '[::1]:1',
-    proxy_from: [10.0.0.0/8, '2001:db8::/32', 192.0.2.7] }
+    proxy_from: [10.0.0.0/8, '2001:db8::/32', 192.0.2.7], connections_per_source: 8 }
 media: { port: 20001 }
 relay:
   realm: my realm
@@ -96,6 +96,7 @@ log: { level: debug, format: json }
     assert_eq!(config.public.ip6, Some("2001:db8::7".parse().unwrap()));
     let proxies = ["10.0.0.0/8", "2001:db8::/32", "192.0.2.7/32"];
     assert_eq!(config.listen.proxy_from, proxies.map(|range| range.parse().unwrap()));
+    assert_eq!(config.listen.connections_per_source, 8);
     assert_eq!(config.relay.realm, "my realm");
     assert_eq!(config.relay.urls.len(), 2);
     let limits = Limits {
@@ -285,6 +286,7 @@ fn listeners_that_cannot_be_are_told_each_at_its_place() {
         ("udp: ['1.2.3.4:0']", "listen.udp: port 0 cannot be handed out"),
         ("udp: ['1.2.3.4:1', nowhere]", "listen.udp[1]: \"nowhere\" is not an address and"),
         ("proxy_from: 10.0.0.0/33", "listen.proxy_from: \"10.0.0.0/33\" is not a block"),
+        ("connections_per_source: 0", "listen.connections_per_source: 0 is not between 1 and"),
         ("proxy_from: ['0.0.0.0/0']", "trusts everybody to say who a client is"),
     ] {
         let found = faults(&format!("{SOUND}listen: {{ {listen} }}\n"));

@@ -40,7 +40,7 @@ use parked::{Blueprint, ParkedTable};
 use shard::{Parts, Shard, WAKER};
 pub use socket::BindError;
 use socket::Sockets;
-pub use streams::Incoming;
+pub use streams::{Held, Incoming};
 use sys::lock::PortLock;
 
 /// Most shards of one process: a set of them fits 64 bits.

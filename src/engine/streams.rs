@@ -8,6 +8,8 @@
 use std::collections::HashMap;
 use std::fmt;
 use std::io::{self, Read, Write};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
 use mio::net::TcpStream;
@@ -31,6 +33,26 @@ const MESSAGE_WITHIN: Duration = Duration::from_secs(10);
 /// Without an allocation a connection may stay this long.
 const IDLE: Duration = Duration::from_secs(30);
 
+/// A source's place for one connection, given back when it is dropped, on whatever thread.
+#[derive(Debug)]
+pub struct Held(Arc<AtomicU32>);
+
+impl Held {
+    /// One more than `count` has; `None` when it has `limit`.
+    #[must_use]
+    pub fn take(count: &Arc<AtomicU32>, limit: u32) -> Option<Self> {
+        let more = |held: u32| held.checked_add(1).filter(|held| *held <= limit);
+        count.fetch_update(Ordering::Relaxed, Ordering::Relaxed, more).ok()?;
+        Some(Self(Arc::clone(count)))
+    }
+}
+
+impl Drop for Held {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
 /// A connection on its way to a shard.
 pub struct Incoming {
     /// Non-blocking.
@@ -43,6 +65,8 @@ pub struct Incoming {
     pub tls: Option<Box<ServerConnection>>,
     /// Decrypted bytes already read.
     pub begun: Vec<u8>,
+    /// Kept as long as the connection is.
+    pub held: Held,
 }
 
 impl fmt::Debug for Incoming {
@@ -58,6 +82,7 @@ struct Stream {
     framer: Framer,
     /// Read before the connection came here.
     early: Vec<u8>,
+    _held: Held,
     /// Written by us, not yet taken by the kernel: whole messages, the first perhaps begun.
     unsent: Vec<u8>,
     /// When the message in the framer began; `None` between two.
@@ -104,7 +129,7 @@ impl Streams {
 
     /// Takes a connection in. One that cannot be served is closed.
     pub(super) fn insert(&mut self, incoming: Incoming, now: Mono, counters: &mut Counters) {
-        let Incoming { socket, client, listener, tls, begun } = incoming;
+        let Incoming { socket, client, listener, tls, begun, held } = incoming;
         let transport = if tls.is_some() { Transport::Tls } else { Transport::Tcp };
         let tuple = FiveTuple::new(client, transport).at(listener);
         if self.by_tuple.len() >= CONNECTIONS || self.by_tuple.contains_key(&tuple) {
@@ -129,6 +154,7 @@ impl Streams {
             tuple,
             framer: Framer::default(),
             early: begun,
+            _held: held,
             unsent: Vec::new(),
             begun: None,
             idle_since: now,

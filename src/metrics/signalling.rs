@@ -83,8 +83,8 @@ impl Signalling {
     }
 }
 
-const KINDS: [&str; 7] =
-    ["http", "turn_tcp", "turn_tls", "silent", "foreign", "tls_failed", "proxy_header"];
+const KINDS: [&str; 8] =
+    ["http", "turn_tcp", "turn_tls", "silent", "foreign", "tls_failed", "proxy_header", "crowd"];
 const CANDIDATES: [&str; 3] = ["kept", "not_relayed", "foreign"];
 const CLASSES: [&str; 5] = ["1xx", "2xx", "3xx", "4xx", "5xx"];
 
