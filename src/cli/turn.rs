@@ -80,6 +80,12 @@ pub(super) struct MintArgs {
     remote: RemoteArgs,
 }
 
+impl MintArgs {
+    const fn class(&self) -> Class {
+        if self.probe { Class::Probe } else { self.class }
+    }
+}
+
 /// Say what a TURN user name was minted for, and whether it still holds
 #[derive(Args)]
 #[command(
@@ -204,12 +210,13 @@ fn mint(args: &MintArgs) -> Done {
         return Err(Failure::Usage("--class room takes --room: it is for one room".to_owned()));
     }
     let now = unix_now();
+    let class = args.class();
     let server = match args.remote.given()? {
         Some(remote) => {
             let body = serde_json::json!({
                 "subject": args.subject,
                 "room": args.room,
-                "class": (args.class != Class::Forwarder).then_some(args.class.name()),
+                "class": (class != Class::Forwarder).then_some(class.name()),
                 "ttl": args.ttl.map(|ttl| ttl.as_secs()),
             });
             remote.post("/v1/turn/credentials", &body)?
@@ -324,7 +331,7 @@ fn mint_here(args: &MintArgs, now: Unix) -> Result<IceServer, Failure> {
     let request = Mint {
         subject: &args.subject,
         room: args.room.as_deref(),
-        class: if args.probe { Class::Probe } else { args.class },
+        class: args.class(),
         ttl,
         session_limit: lives.session_limit,
     };
