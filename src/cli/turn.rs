@@ -14,6 +14,7 @@ use crate::app::dev;
 use crate::auth::explain::{Explained, Question, code, explain};
 use crate::auth::turn::{Class, MAX_USERNAME, Mint, MintError, Refused};
 use crate::config::duration;
+use crate::ids::StreamName;
 use crate::time::Unix;
 
 /// Mint, verify and revoke TURN credentials
@@ -208,6 +209,9 @@ fn mint(args: &MintArgs) -> Done {
     }
     if args.class == Class::Room && args.room.is_none() {
         return Err(Failure::Usage("--class room takes --room: it is for one room".to_owned()));
+    }
+    if let Some(Err(error)) = args.room.as_deref().map(StreamName::check_part) {
+        return Err(Failure::Usage(format!("--room: {error}")));
     }
     let now = unix_now();
     let class = args.class();
