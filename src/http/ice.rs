@@ -6,6 +6,7 @@ use axum::extract::{Query, State};
 use axum::http::header::{ALLOW, CACHE_CONTROL, LINK};
 use axum::http::{HeaderMap, HeaderValue, StatusCode, Uri};
 use axum::response::{IntoResponse, Response};
+use serde::de::IgnoredAny;
 use serde::{Deserialize, Serialize};
 
 use super::problem::Problem;
@@ -29,9 +30,13 @@ struct Server {
 }
 
 #[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
 pub(super) struct Wanted {
     class: Option<String>,
     room: Option<String>,
+    /// Read by the guard.
+    #[serde(rename = "access_token")]
+    _token: Option<IgnoredAny>,
 }
 
 /// A ready `RTCConfiguration` with a fresh credential, for the holder of any valid token.
