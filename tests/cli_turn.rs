@@ -55,6 +55,16 @@ fn credential_of_class_room_is_for_one_room() {
 }
 
 #[test]
+fn room_that_no_stream_can_have_is_refused() {
+    let (home, _) = Home::after_dev();
+    for room in ["a/b", "", "é", "attic/*"] {
+        let ran = home.run(&["turn", "mint", "--subject", "a", "--room", room]).expect(2);
+        assert!(ran.stderr.contains("--room"), "{}", ran.stderr);
+        assert_eq!(ran.stdout, "", "{room}");
+    }
+}
+
+#[test]
 fn plain_output_shows_everything_a_person_needs() {
     let (home, _) = Home::after_dev();
     let ran = home.run(&["turn", "mint", "--subject", "a"]).expect(0);

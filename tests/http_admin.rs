@@ -92,7 +92,7 @@ async fn credentials_are_minted_for_any_subject() {
         (r#"{"subject":"a","room":"a/b"}"#.to_owned(), "bad_room"),
         (r#"{"subject":"a","ttl":0}"#.to_owned(), "bad_ttl"),
         (r#"{"subject":"a","class":"external"}"#.to_owned(), "class_off"),
-        (r#"{"subject":"a","class":"probe"}"#.to_owned(), "bad_class"),
+        (r#"{"subject":"a","class":"world"}"#.to_owned(), "bad_class"),
         (r#"{"subject":"a","class":"room"}"#.to_owned(), "room_missing"),
         (r#"{"subject":"a","class":"Room","room":"lobby"}"#.to_owned(), "bad_class"),
     ] {
@@ -108,6 +108,14 @@ async fn credentials_of_class_room_are_minted_for_a_room() {
     assert_eq!(ask(&fake, PATHS[0], body).await.status, StatusCode::OK);
     let call = Call::Mint("user-42".to_owned(), Some("lobby".to_owned()), Class::Room, None);
     assert_eq!(fake.calls(), [call]);
+}
+
+#[tokio::test]
+async fn credentials_of_class_probe_are_minted_for_the_admin_key() {
+    let fake = Fake::default();
+    let body = r#"{"subject":"watch","class":"probe"}"#;
+    assert_eq!(ask(&fake, PATHS[0], body).await.status, StatusCode::OK);
+    assert_eq!(fake.calls(), [Call::Mint("watch".to_owned(), None, Class::Probe, None)]);
 }
 
 #[tokio::test]

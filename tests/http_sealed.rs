@@ -222,9 +222,16 @@ async fn bad_questions_and_a_gateway_that_stops_are_told() {
     let fake = Fake::default();
     let alice = attic("alice");
     let (_, seat) = join(&fake, &alice).await;
-    for query in ["wait=16", "wait=x", "wait=-1", "until=tomorrow"] {
+    for query in ["wait=16", "wait=x", "wait=-1", "until=tomorrow", "wiat=0"] {
         let asked = with("GET", &format!("{seat}?{query}"), &alice);
         assert_eq!(code_of(&fake, asked).await, (400, "bad_query".to_owned()), "{query}");
+    }
+    // A mistyped class must not quietly give a credential that leads elsewhere.
+    let asked = with("GET", "/v1/ice?clas=room", &alice);
+    assert_eq!(code_of(&fake, asked).await, (400, "bad_query".to_owned()));
+    for path in [&format!("{seat}?wait=0"), "/v1/ice?class=room"] {
+        let answer = send(app(&fake), bare("GET", &format!("{path}&access_token={alice}"), &[]));
+        assert!(answer.await.status.is_success(), "a token in the query: {path}");
     }
     for path in ["/v1/sealed/attic", seat.as_str()] {
         let answer = send(app(&fake), bare("PUT", path, &[])).await;

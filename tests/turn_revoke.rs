@@ -126,6 +126,15 @@ fn acknowledged_revocation_outlives_a_kill_and_is_in_force_at_the_next_start() {
 }
 
 #[test]
+fn probe_credential_is_minted_through_a_running_gateway() {
+    let served = Served::start();
+    let entry = served.remote(&["mint", "--subject", "me", "--probe", "--json"]).expect(0).json();
+    let name = entry["username"].as_str().unwrap();
+    let told = served.remote(&["verify", name, "--json"]).expect(0).json();
+    assert_eq!(told["class"], "probe");
+}
+
+#[test]
 fn live_allocation_of_the_real_binary_ends_within_two_seconds() {
     let served = Served::start();
     let entry = served.remote(&["mint", "--subject", "bob", "--json"]).expect(0).json();

@@ -14,6 +14,7 @@ use crate::app::dev;
 use crate::auth::explain::{Explained, Question, code, explain};
 use crate::auth::turn::{Class, MAX_USERNAME, Mint, MintError, Refused};
 use crate::config::duration;
+use crate::ids::StreamName;
 use crate::time::Unix;
 
 /// Mint, verify and revoke TURN credentials
@@ -78,6 +79,12 @@ pub(super) struct MintArgs {
 
     #[command(flatten)]
     remote: RemoteArgs,
+}
+
+impl MintArgs {
+    const fn class(&self) -> Class {
+        if self.probe { Class::Probe } else { self.class }
+    }
 }
 
 /// Say what a TURN user name was minted for, and whether it still holds
@@ -203,13 +210,17 @@ fn mint(args: &MintArgs) -> Done {
     if args.class == Class::Room && args.room.is_none() {
         return Err(Failure::Usage("--class room takes --room: it is for one room".to_owned()));
     }
+    if let Some(Err(error)) = args.room.as_deref().map(StreamName::check_part) {
+        return Err(Failure::Usage(format!("--room: {error}")));
+    }
     let now = unix_now();
+    let class = args.class();
     let server = match args.remote.given()? {
         Some(remote) => {
             let body = serde_json::json!({
                 "subject": args.subject,
                 "room": args.room,
-                "class": (args.class != Class::Forwarder).then_some(args.class.name()),
+                "class": (class != Class::Forwarder).then_some(class.name()),
                 "ttl": args.ttl.map(|ttl| ttl.as_secs()),
             });
             remote.post("/v1/turn/credentials", &body)?
@@ -324,7 +335,7 @@ fn mint_here(args: &MintArgs, now: Unix) -> Result<IceServer, Failure> {
     let request = Mint {
         subject: &args.subject,
         room: args.room.as_deref(),
-        class: if args.probe { Class::Probe } else { args.class },
+        class: args.class(),
         ttl,
         session_limit: lives.session_limit,
     };

@@ -101,6 +101,7 @@ struct Taken {
 }
 
 struct Described {
+    /// Only its candidates once the call has begun.
     own: Description,
     /// What the other side is told; empty once the call has begun.
     written: Arc<str>,
@@ -402,6 +403,7 @@ impl Sealed {
                 freed += room.text();
                 for described in room.seats.iter_mut().filter_map(|s| s.description.as_mut()) {
                     described.written = Arc::from("");
+                    described.own.keep_only_candidates();
                 }
             }
         }

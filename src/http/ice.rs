@@ -6,10 +6,11 @@ use axum::extract::{Query, State};
 use axum::http::header::{ALLOW, CACHE_CONTROL, LINK};
 use axum::http::{HeaderMap, HeaderValue, StatusCode, Uri};
 use axum::response::{IntoResponse, Response};
+use serde::de::IgnoredAny;
 use serde::{Deserialize, Serialize};
 
 use super::problem::Problem;
-use super::{Gateway, Shared, admin, guard, sealed};
+use super::{Gateway, Shared, guard, sealed};
 use crate::auth::turn::Class;
 use crate::control::api::IceConfig;
 
@@ -29,9 +30,13 @@ struct Server {
 }
 
 #[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
 pub(super) struct Wanted {
     class: Option<String>,
     room: Option<String>,
+    /// Read by the guard.
+    #[serde(rename = "access_token")]
+    _token: Option<IgnoredAny>,
 }
 
 /// A ready `RTCConfiguration` with a fresh credential, for the holder of any valid token.
@@ -44,9 +49,10 @@ pub(super) async fn configuration<G: Gateway>(
     let grant = guard::grant(&shared, &headers, &uri)?;
     let detail = "the query is: class=room and room=<room>, both optional";
     let Query(wanted) = wanted.map_err(|_| Problem::bad_query(detail))?;
-    let ice = match admin::read_class(wanted.class.as_deref())? {
-        Class::Forwarder => shared.gateway.ice_config(&guard::principal(&grant))?,
-        Class::Room => {
+    let class = wanted.class.as_deref().map_or(Some(Class::Forwarder), Class::from_name);
+    let ice = match class {
+        Some(Class::Forwarder) => shared.gateway.ice_config(&guard::principal(&grant))?,
+        Some(Class::Room) => {
             let room = wanted.room.as_deref().or_else(|| grant.room());
             let room = room.ok_or_else(|| {
                 let detail = "which room? The token is for several: add room=<room> to the query";
@@ -57,7 +63,10 @@ pub(super) async fn configuration<G: Gateway>(
             minted.map_err(|error| Problem::senseless("bad_ttl", error.to_string()))?
         }
         // Never for whoever has a token of a page.
-        Class::Probe | Class::External => return Err(admin::bad_class()),
+        Some(Class::Probe | Class::External) | None => {
+            let detail = "a class is \"forwarder\" or \"room\"";
+            return Err(Problem::senseless("bad_class", detail));
+        }
     };
     let server = Server { urls: ice.urls, username: ice.username, credential: ice.credential };
     let body = Configuration { ice_servers: [server], ice_transport_policy: "relay", ttl: ice.ttl };

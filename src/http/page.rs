@@ -41,7 +41,8 @@ pub(super) async fn serve(request: Request) -> Response {
     {
         return (StatusCode::NOT_MODIFIED, headers).into_response();
     }
-    (headers, Body::from(file.data.into_owned())).into_response()
+    // Lent, not copied: who reads slowly must not hold memory of ours.
+    (headers, Body::from(file.data)).into_response()
 }
 
 fn content_type(name: &str) -> Option<&'static str> {

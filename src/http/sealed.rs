@@ -10,6 +10,7 @@ use axum::extract::{Path, Query, Request, State};
 use axum::http::header::{ALLOW, CACHE_CONTROL, CONTENT_TYPE, LOCATION, RETRY_AFTER};
 use axum::http::{HeaderMap, StatusCode, Uri};
 use axum::response::{IntoResponse, Response};
+use serde::de::IgnoredAny;
 use serde::{Deserialize, Serialize};
 
 use super::problem::Problem;
@@ -29,10 +30,14 @@ struct Joined<'a> {
 }
 
 #[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
 pub(super) struct Patience {
     /// Seconds.
     wait: Option<u64>,
     until: Option<String>,
+    /// Read by the guard.
+    #[serde(rename = "access_token")]
+    _token: Option<IgnoredAny>,
 }
 
 /// The token's grant, if it is for everything in the room.

@@ -20,6 +20,7 @@ use tokio::sync::Semaphore;
 
 use super::Gateway;
 use super::problem::Problem;
+use crate::control::sealed::LONGEST_WAIT;
 
 /// A request's head must arrive within this time; so long may an HTTP/1.1 connection idle, too.
 const HEAD_TIMEOUT: Duration = Duration::from_secs(15);
@@ -33,8 +34,10 @@ const STREAMS: u32 = 32;
 const HEAD_BYTES: usize = 32 * 1024;
 /// What an HTTP/2 client may send ahead, in bytes: one offer.
 const WINDOW: u32 = 64 * 1024;
-/// After `stop`, requests under way have this long to finish.
-const GRACE: Duration = Duration::from_secs(5);
+/// After `stop`, or at its greatest age, a connection's requests have this long to finish.
+const GRACE: Duration = Duration::from_secs(20);
+// Who waits for the other side of a sealed call must not be cut off for the connection's age.
+const _: () = assert!(GRACE.as_secs() > LONGEST_WAIT.as_secs());
 /// A connection is closed, in peace, after this: none is held for ever, whatever its client does.
 const MAX_AGE: Duration = Duration::from_secs(180);
 /// Connections at once on the plain listener.

@@ -70,7 +70,10 @@ fn split_port(place: &str) -> Result<(&str, Option<u16>), String> {
     let (host, port) = match place.strip_prefix('[') {
         Some(rest) => {
             let (host, after) = rest.split_once(']').ok_or("the ] of the address is missing")?;
-            (host, after.strip_prefix(':'))
+            match after.strip_prefix(':') {
+                None if !after.is_empty() => return Err(format!("{after} follows the ]")),
+                port => (host, port),
+            }
         }
         None => match place.split_once(':') {
             Some((host, port)) => (host, Some(port)),
@@ -224,6 +227,8 @@ mod tests {
             "turn:h:0",
             "turn:h:99999",
             "turn:[::1",
+            "turn:[::1]3478",
+            "turn:[::1]:",
             "turn:h?transport=sctp",
             "turns:h?transport=udp",
             "turn://h",

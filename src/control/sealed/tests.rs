@@ -128,6 +128,11 @@ async fn silent_pages_and_dead_addresses_free_their_room() {
     sealed.sweep();
     assert_eq!(sealed.join("attic", &who("carol")), Err(Refusal::RoomFull), "the call goes on");
     assert_eq!(sealed.rooms().text, 0, "but its texts are gone");
+    for seat in &sealed.rooms().by_name["attic"].seats {
+        let own = &seat.description.as_ref().unwrap().own;
+        assert_eq!(format!("{own:?}"), "Description { sections: [], .. }", "what was read, too");
+        assert_eq!(own.candidates().len(), 1, "but for what says that the call goes on");
+    }
     plane.live.lock().unwrap().clear();
     assert_eq!(sealed.join("attic", &who("carol")).unwrap().role, Role::Offerer);
     plane.pass(61);

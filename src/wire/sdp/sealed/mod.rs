@@ -220,6 +220,12 @@ impl Description {
         (sifted, left)
     }
 
+    /// Forgets all but the candidates: what was read takes several times the room of its text.
+    pub fn keep_only_candidates(&mut self) {
+        (self.ufrag, self.pwd) = (String::new(), String::new());
+        (self.fingerprints, self.sections) = (Vec::new(), Vec::new());
+    }
+
     /// The relayed addresses it names, of which [`Self::keep`] leaves ours.
     #[must_use]
     pub fn candidates(&self) -> &[SocketAddr] {
