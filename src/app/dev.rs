@@ -232,9 +232,12 @@ fn routed_address() -> Option<Ipv4Addr> {
 }
 
 /// The addresses of this machine's interfaces.
-pub(super) fn interface_addresses() -> Vec<IpAddr> {
-    let interfaces = if_addrs::get_if_addrs().unwrap_or_default();
-    interfaces.into_iter().map(|interface| interface.ip()).collect()
+///
+/// # Errors
+/// What the system says: it takes a descriptor to ask.
+pub(super) fn interface_addresses() -> io::Result<Vec<IpAddr>> {
+    let interfaces = if_addrs::get_if_addrs()?;
+    Ok(interfaces.into_iter().map(|interface| interface.ip()).collect())
 }
 
 fn local_addresses() -> Vec<Ipv4Addr> {
@@ -242,7 +245,7 @@ fn local_addresses() -> Vec<Ipv4Addr> {
         IpAddr::V4(address) => Some(address),
         IpAddr::V6(_) => None,
     };
-    interface_addresses().into_iter().filter_map(v4).collect()
+    interface_addresses().unwrap_or_default().into_iter().filter_map(v4).collect()
 }
 
 /// The routed address, else the first of an interface, else loopback.
