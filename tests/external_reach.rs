@@ -3,6 +3,7 @@
 
 mod common;
 
+use std::fs;
 use std::io::{ErrorKind, Read, Write};
 use std::net::{IpAddr, SocketAddr, TcpStream, UdpSocket};
 use std::process::Command;
@@ -531,4 +532,22 @@ fn own_address_stays_refused_while_descriptors_are_short() {
         assert!(began.elapsed() < PATIENCE, "it has not looked");
     }
     assert_eq!(client.permission(other), 403, "it has looked, and was told nothing");
+}
+
+/// A machine that forwards hears what is sent to the first address of its networks (RFC 4291
+/// section 2.6.1).
+#[test]
+fn anycast_address_of_its_own_network_is_refused() {
+    let gateway = gateway();
+    let here = gateway.network.as_gateway(|| {
+        fs::write("/proc/sys/net/ipv6/conf/all/forwarding", "1").expect("root may");
+        Sentinels::set()
+    });
+    let anycast: SocketAddr = format!("[2a01:78::]:{PORT}").parse().expect("valid");
+    let own = gateway.network.as_gateway(|| UdpSocket::bind("[2a01:78::1]:0").expect("bound"));
+    own.send_to(b"own", anycast).expect("sent");
+    assert_eq!(hear(&here.0[1], &mut [0; 64]), 3, "it is this machine's");
+    let mut client = Client::allocate(&gateway, "udp");
+    assert_eq!(client.permission(anycast), 403);
+    assert_eq!(client.channel(0x4000, anycast), 403);
 }
