@@ -198,10 +198,11 @@ impl Streams {
         Some((stream.tuple, std::mem::take(&mut stream.framer)))
     }
 
-    /// Puts it back.
-    pub(super) fn put_framer(&mut self, index: usize, framer: Framer, now: Mono) {
+    /// Puts it back; `whole`: a message has become whole meanwhile.
+    pub(super) fn put_framer(&mut self, index: usize, framer: Framer, whole: bool, now: Mono) {
         let Some(stream) = self.slots.get_mut(index).and_then(Option::as_deref_mut) else { return };
-        stream.begun = (framer.pending() > 0).then(|| stream.begun.unwrap_or(now));
+        let before = stream.begun.filter(|_| !whole);
+        stream.begun = (framer.pending() > 0).then(|| before.unwrap_or(now));
         stream.framer = framer;
     }
 
@@ -324,5 +325,51 @@ impl Stream {
             }
         }
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::net::{TcpListener, TcpStream as StdStream};
+
+    use super::*;
+
+    /// One connection of a shard, and its client's end.
+    fn rig() -> (Streams, StdStream, FiveTuple, mio::Poll) {
+        let poll = mio::Poll::new().expect("a poller");
+        let mut streams = Streams::new(poll.registry().try_clone().expect("cloned"), 9);
+        let listener = TcpListener::bind("127.0.0.1:0").expect("loopback");
+        let client = StdStream::connect(listener.local_addr().expect("bound")).expect("connects");
+        let (socket, from) = listener.accept().expect("accepts");
+        socket.set_nonblocking(true).expect("socket option");
+        let from = ClientAddr::new(from);
+        let incoming = Incoming { socket, client: from, listener: 0, tls: None, begun: Vec::new() };
+        streams.insert(incoming, Mono::ZERO, &mut Counters::default());
+        (streams, client, FiveTuple::new(from, Transport::Tcp), poll)
+    }
+
+    const fn at(secs: u64) -> Mono {
+        Mono::from_nanos(secs * 1_000_000_000)
+    }
+
+    fn swept(streams: &mut Streams, secs: u64) -> usize {
+        let mut order = Vec::new();
+        streams.sweep(at(secs), |_| true, &mut order);
+        order.len()
+    }
+
+    /// Segments of a sender with a backlog end anywhere: its messages are whole, one after another,
+    /// though there is always another begun.
+    #[test]
+    fn connection_whose_messages_become_whole_is_not_stalled() {
+        let (mut streams, _client, _tuple, _poll) = rig();
+        let mut framer = Framer::default();
+        assert_eq!(framer.next(&mut &mut [0x40, 0, 0, 8, 1][..]), Ok(None));
+        for secs in [0, 6, 12, 18] {
+            streams.put_framer(0, framer.clone(), true, at(secs));
+            assert_eq!(swept(&mut streams, secs + 5), 0, "at {secs} s");
+        }
+        streams.put_framer(0, framer, false, at(27));
+        assert_eq!(swept(&mut streams, 29), 1, "begun at 18 s, and not whole");
     }
 }
