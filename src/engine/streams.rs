@@ -24,6 +24,8 @@ const CONNECTIONS: usize = 16_384;
 /// Bytes a client may leave unread before what is written to it is dropped: half a second of
 /// video, and what a frame with all its packets needs at once.
 const UNREAD: usize = 256 * 1024;
+/// As many without an allocation: there is no media, and a client waits for its answers.
+const UNREAD_BY_STRANGERS: usize = 16 * 1024;
 /// Bytes taken from one connection in one turn, so that none keeps the others waiting.
 pub(super) const READ_PER_TURN: usize = 64 * 1024;
 /// A begun message must be whole within this time.
@@ -63,6 +65,8 @@ struct Stream {
     /// When the message in the framer began; `None` between two.
     begun: Option<Mono>,
     idle_since: Mono,
+    /// Has an allocation, as of the last answer.
+    allocated: bool,
     /// More may be waiting in the kernel or in TLS.
     readable: bool,
 }
@@ -132,6 +136,7 @@ impl Streams {
             unsent: Vec::new(),
             begun: None,
             idle_since: now,
+            allocated: false,
             readable: true,
         };
         if let Some(slot) = self.slots.get_mut(index) {
@@ -206,6 +211,15 @@ impl Streams {
         stream.framer = framer;
     }
 
+    /// Notes whether a client has an allocation: what it may leave unread depends on that.
+    pub(super) fn note_allocation(&mut self, client: FiveTuple, has: bool) {
+        let index = self.by_tuple.get(&client).copied();
+        let stream = index.and_then(|i| self.slots.get_mut(i)).and_then(Option::as_deref_mut);
+        if let Some(stream) = stream {
+            stream.allocated = has;
+        }
+    }
+
     /// Sends one message; dropped and counted when the client does not read.
     pub(super) fn send(&mut self, to: FiveTuple, message: &[u8], counters: &mut Counters) {
         let index = self.by_tuple.get(&to).copied();
@@ -214,7 +228,8 @@ impl Streams {
             counters.inc(Id::StreamDropClosed);
             return;
         };
-        if stream.unsent.len() > UNREAD {
+        let bound = if stream.allocated { UNREAD } else { UNREAD_BY_STRANGERS };
+        if stream.unsent.len() > bound {
             counters.inc(Id::StreamDropUnread);
             return;
         }
@@ -371,5 +386,29 @@ mod tests {
         }
         streams.put_framer(0, framer, false, at(27));
         assert_eq!(swept(&mut streams, 29), 1, "begun at 18 s, and not whole");
+    }
+
+    fn unsent(streams: &Streams) -> usize {
+        streams.slots.first().and_then(Option::as_deref).map_or(0, |stream| stream.unsent.len())
+    }
+
+    /// Sends until one is dropped; how much is held then.
+    fn filled(streams: &mut Streams, to: FiveTuple) -> usize {
+        let mut counters = Counters::default();
+        while counters.get(Id::StreamDropUnread) == 0 {
+            streams.send(to, &[0; 1_000], &mut counters);
+        }
+        unsent(streams)
+    }
+
+    #[test]
+    fn little_is_held_for_a_stranger_who_does_not_read() {
+        let (mut streams, _client, tuple, _poll) = rig();
+        assert!(filled(&mut streams, tuple) <= 16 * 1024 + 1_000);
+        streams.note_allocation(tuple, true);
+        assert!(filled(&mut streams, tuple) > UNREAD, "media of a client may wait");
+        streams.note_allocation(tuple, false);
+        let before = unsent(&streams);
+        assert_eq!(filled(&mut streams, tuple), before, "no longer");
     }
 }
