@@ -3,13 +3,15 @@
 
 mod common;
 
+use std::fs;
 use std::io::{ErrorKind, Read, Write};
 use std::net::{IpAddr, SocketAddr, TcpStream, UdpSocket};
-use std::time::Duration;
+use std::process::Command;
+use std::time::{Duration, Instant};
 
 use boring::ssl::{SslConnector, SslMethod, SslStream, SslVerifyMode};
 use common::configured;
-use common::{Gateway, HTTPS_PORT, METRICS_PORT, Network, UDP_PORT};
+use common::{Gateway, HTTPS_PORT, METRICS_PORT, Network, UDP_PORT, need};
 use veilgate::wire::stun::{Builder, Class, IntegrityKey, Message, Method, TransactionId, attr};
 
 const GATEWAY: &str = "8.78.0.1";
@@ -511,4 +513,41 @@ relay: { external: { allow: [8.78.0.3], names: true } }
         let told: serde_json::Value = serde_json::from_str(&gateway.cli(&args)).expect("json");
         assert_eq!((&told["valid"], &told["class"]), (&true.into(), &"external".into()), "{name}");
     }
+}
+
+/// Whoever takes all descriptors must not open a way to this machine: listing its addresses takes
+/// one.
+#[test]
+fn own_address_stays_refused_while_descriptors_are_short() {
+    need("prlimit", "util-linux");
+    let gateway = gateway();
+    let mut client = Client::allocate(&gateway, "udp");
+    let pid = gateway.pid().to_string();
+    let short = Command::new("prlimit").args(["--pid", &pid, "--nofile=1:1"]).status();
+    assert!(short.expect("runs").success());
+    let other = format!("8.78.0.2:{PORT}").parse().expect("valid");
+    let began = Instant::now();
+    while !gateway.log().contains("addresses of this machine") {
+        assert_eq!(client.permission(other), 403, "after {:?}", began.elapsed());
+        assert!(began.elapsed() < PATIENCE, "it has not looked");
+    }
+    assert_eq!(client.permission(other), 403, "it has looked, and was told nothing");
+}
+
+/// A machine that forwards hears what is sent to the first address of its networks (RFC 4291
+/// section 2.6.1).
+#[test]
+fn anycast_address_of_its_own_network_is_refused() {
+    let gateway = gateway();
+    let here = gateway.network.as_gateway(|| {
+        fs::write("/proc/sys/net/ipv6/conf/all/forwarding", "1").expect("root may");
+        Sentinels::set()
+    });
+    let anycast: SocketAddr = format!("[2a01:78::]:{PORT}").parse().expect("valid");
+    let own = gateway.network.as_gateway(|| UdpSocket::bind("[2a01:78::1]:0").expect("bound"));
+    own.send_to(b"own", anycast).expect("sent");
+    assert_eq!(hear(&here.0[1], &mut [0; 64]), 3, "it is this machine's");
+    let mut client = Client::allocate(&gateway, "udp");
+    assert_eq!(client.permission(anycast), 403);
+    assert_eq!(client.channel(0x4000, anycast), 403);
 }

@@ -12,6 +12,7 @@ use anyhow::{Context as _, anyhow};
 use boring::asn1::Asn1Time;
 use boring::pkey::PKey;
 use boring::x509::X509;
+use if_addrs::IfAddr;
 use rcgen::{
     BasicConstraints, CertificateParams, CertifiedIssuer, DnType, ExtendedKeyUsagePurpose, IsCa,
     KeyPair, KeyUsagePurpose,
@@ -232,10 +233,25 @@ fn routed_address() -> Option<Ipv4Addr> {
     }
 }
 
-/// The addresses of this machine's interfaces.
-pub(super) fn interface_addresses() -> Vec<IpAddr> {
-    let interfaces = if_addrs::get_if_addrs().unwrap_or_default();
-    interfaces.into_iter().map(|interface| interface.ip()).collect()
+/// The addresses of this machine's interfaces; of IPv6 networks also the anycast address of their
+/// routers (RFC 4291 section 2.6.1), which a machine that forwards, for containers say, takes for
+/// its own.
+///
+/// # Errors
+/// What the system says: it takes a descriptor to ask.
+pub(super) fn interface_addresses() -> io::Result<Vec<IpAddr>> {
+    let interfaces = if_addrs::get_if_addrs()?;
+    let addresses = interfaces.into_iter().flat_map(|interface| {
+        let anycast = match &interface.addr {
+            // None between two routers (RFC 6164): there it is one of them.
+            IfAddr::V6(v6) if v6.netmask.to_bits().count_ones() < 127 => {
+                Some(Ipv6Addr::from_bits(v6.ip.to_bits() & v6.netmask.to_bits()).into())
+            }
+            _ => None,
+        };
+        [Some(interface.ip()), anycast].into_iter().flatten()
+    });
+    Ok(addresses.collect())
 }
 
 fn local_addresses() -> Vec<Ipv4Addr> {
@@ -243,7 +259,7 @@ fn local_addresses() -> Vec<Ipv4Addr> {
         IpAddr::V4(address) => Some(address),
         IpAddr::V6(_) => None,
     };
-    interface_addresses().into_iter().filter_map(v4).collect()
+    interface_addresses().unwrap_or_default().into_iter().filter_map(v4).collect()
 }
 
 /// The routed address, else the first of an interface, else loopback.

@@ -1,6 +1,7 @@
 //! The composition root: build, start, ready, drain, stop.
 
 use std::fs;
+use std::io;
 use std::net::{IpAddr, SocketAddr};
 use std::path::Path;
 use std::sync::Arc;
@@ -73,18 +74,20 @@ pub fn run(plan: ServePlan) -> anyhow::Result<()> {
     let mut media = vec![(config.public.ip, config.media.port).into()];
     media.extend(ip6.map(|ip6| SocketAddr::from((ip6, config.media.port))));
     let shards = config.shards.count(engine::cores());
+    let own = config.relay.external.as_ref().map(|_| own_addresses(&config)).transpose();
+    let own = own.context("the addresses of this machine cannot be listed")?;
     let relay = relay::Config {
         realm: config.relay.realm.clone(),
         media: media.clone(),
         relayed_ip: config.public.ip.into(),
         relayed_ip6: ip6,
-        external: config.relay.external.as_ref().map(|external| relay::External {
+        external: config.relay.external.as_ref().zip(own).map(|(external, own)| relay::External {
             bound_ip: external.ip.unwrap_or(config.public.ip).into(),
             ip6: external.ip6.or(ip6),
             ports: external.ports.clone(),
             allow: external.allow.clone(),
             allow_private: external.allow_private.clone(),
-            own: own_addresses(&config),
+            own,
         }),
         excluded_ports: (config.listen.udp.iter().chain(&config.listen.https))
             .map(SocketAddr::port)
@@ -255,7 +258,14 @@ async fn watch_addresses(config: Config, engine: engine::Handle) {
     let mut told: Arc<[IpAddr]> = Arc::default();
     loop {
         tick.tick().await;
-        let own: Arc<[IpAddr]> = own_addresses(&config).into();
+        let own: Arc<[IpAddr]> = match own_addresses(&config) {
+            Ok(own) => own.into(),
+            // Not "none": whoever takes all descriptors would open a way to this machine.
+            Err(error) => {
+                tracing::error!(%error, "the addresses of this machine cannot be listed");
+                continue;
+            }
+        };
         if own != told && engine.set_own_addresses(&own) {
             told = own;
         }
@@ -263,16 +273,16 @@ async fn watch_addresses(config: Config, engine: engine::Handle) {
 }
 
 /// Addresses under which something of this machine can be reached.
-fn own_addresses(config: &Config) -> Vec<IpAddr> {
+fn own_addresses(config: &Config) -> io::Result<Vec<IpAddr>> {
     let listen = &config.listen;
     let bound = listen.udp.iter().chain(&listen.https).chain([&listen.metrics]).map(SocketAddr::ip);
     let public = [Some(config.public.ip.into()), config.public.ip6.map(IpAddr::V6)];
     let bound = bound.chain(public.into_iter().flatten());
-    let mut own = super::dev::interface_addresses();
+    let mut own = super::dev::interface_addresses()?;
     own.extend(bound.filter(|ip| !ip.is_unspecified()));
     own.sort_unstable();
     own.dedup();
-    own
+    Ok(own)
 }
 
 /// Until a signal asks us to stop, or a shard has died.

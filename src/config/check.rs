@@ -9,7 +9,7 @@ use super::tree::{self, Value};
 use super::{
     Auth, Checked, Config, DEFAULT_CREDENTIAL_TTL, DEFAULT_REALM, DEFAULT_SESSION_LIMIT,
     DEFAULT_STORE, ENV_TOKEN_KEYS, ENV_TURN_KEYS, Fault, Format, KeySource, Level, Listen, Log,
-    Overrides, Public, Relay, Shards, Store, Tls, duration, limits,
+    Media, Overrides, Public, Relay, Shards, Store, Tls, duration, limits,
 };
 
 /// Longest REALM we send, in bytes: RFC 8489 allows 763, and a 401 must stay small.
@@ -92,7 +92,7 @@ impl Checker<'_> {
         let public = self.public();
         let listen = self.listen(public.as_ref());
         let media = self.media(listen.as_ref());
-        let relay = self.relay(public.as_ref(), listen.as_ref());
+        let relay = self.relay(public.as_ref(), listen.as_ref(), media.as_ref());
         let auth = self.auth();
         let store = self.store();
         let tls = self.tls();
@@ -111,7 +111,12 @@ impl Checker<'_> {
         })
     }
 
-    fn relay(&self, public: Option<&Public>, listen: Option<&Listen>) -> Option<Relay> {
+    fn relay(
+        &self,
+        public: Option<&Public>,
+        listen: Option<&Listen>,
+        media: Option<&Media>,
+    ) -> Option<Relay> {
         let section = self.root.section("relay");
         let there = section.has("realm");
         let realm = section.get("realm", |value| {
@@ -145,7 +150,7 @@ impl Checker<'_> {
                 relay_urls(&public.name(), &listen.udp_ports(), listen.https_port())
             })
         };
-        let external = self.external();
+        let external = self.external(listen, media);
         let limits = limits::read(&self.root);
         Some(Relay { realm: realm?, urls: urls?, external: external?, limits: limits? })
     }

@@ -1,10 +1,11 @@
 //! `relay.external`: the classic TURN server for other applications.
 
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::ops::RangeInclusive;
 
 use super::check::{Checker, parsed, text, yes_or_no};
 use super::tree::Value;
+use super::{Listen, Media};
 use crate::net::{Net, Purpose, canonical, purpose};
 
 /// Default of `relay.external.ports`: the dynamic ports, as RFC 8656 section 7.2 wants.
@@ -31,14 +32,21 @@ pub struct External {
 
 impl Checker<'_> {
     /// The inner `None`: it is left out. The outer: a fault was noted.
-    pub(super) fn external(&self) -> Option<Option<External>> {
+    pub(super) fn external(
+        &self,
+        listen: Option<&Listen>,
+        media: Option<&Media>,
+    ) -> Option<Option<External>> {
         let relay = self.root.section_quietly("relay");
         if !relay.has("external") {
             return Some(None);
         }
         let section = relay.section("relay.external");
         let there = section.has("ports");
-        let ports = match section.get("ports", ports) {
+        let bound = listen.map(|listen| listen.udp.iter().chain(&listen.https));
+        let bound = bound.into_iter().flatten().map(SocketAddr::port);
+        let taken: Vec<u16> = bound.chain(media.map(|media| media.port)).collect();
+        let ports = match section.get("ports", |value| ports(value, &taken)) {
             Some(found) => Some(found.value),
             None => (!there).then_some(DEFAULT_PORTS),
         };
@@ -120,8 +128,8 @@ impl Checker<'_> {
     }
 }
 
-/// `first-last`.
-fn ports(value: &Value) -> Result<RangeInclusive<u16>, String> {
+/// `first-last`, with a port that is not `taken`.
+fn ports(value: &Value, taken: &[u16]) -> Result<RangeInclusive<u16>, String> {
     let wrong = || "is not a range of ports, like 49152-65535".to_owned();
     let text = text(value).map_err(|_| wrong())?;
     let (first, last) = text.split_once('-').ok_or_else(wrong)?;
@@ -132,6 +140,11 @@ fn ports(value: &Value) -> Result<RangeInclusive<u16>, String> {
     }
     if first > last {
         return Err(format!("ends before it begins: write {last}-{first}"));
+    }
+    if (first..=last).all(|port| taken.contains(&port)) {
+        return Err("has only ports of listen.udp, listen.https and media.port: no client could \
+                    ever get one"
+            .to_owned());
     }
     Ok(first..=last)
 }
@@ -294,6 +307,20 @@ tls: { certificate: c, key: d }
         let backwards = faults(&format!("{sound}    ports: 50010-50000\n"));
         assert!(backwards[0].contains("write 50000-50010"), "{backwards:?}");
         assert!(read(&format!("{sound}    ports: 1024-1024\n")).is_ok());
+    }
+
+    #[test]
+    fn range_without_a_port_to_give_is_a_fault() {
+        let external = |ports: &str| format!("    allow: [8.8.8.8]\n    ports: {ports}\n");
+        for taken in ["3478-3478", "20000-20000"] {
+            assert_eq!(
+                faults(&external(taken)),
+                ["v.yaml:7:12: relay.external.ports: has only ports of listen.udp, listen.https \
+                  and media.port: no client could ever get one"],
+                "{taken}"
+            );
+        }
+        assert!(read(&external("3478-3479")).is_ok(), "those in use are passed over");
     }
 
     #[test]

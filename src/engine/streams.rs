@@ -26,6 +26,8 @@ const CONNECTIONS: usize = 16_384;
 /// Bytes a client may leave unread before what is written to it is dropped: half a second of
 /// video, and what a frame with all its packets needs at once.
 const UNREAD: usize = 256 * 1024;
+/// As many without an allocation: there is no media, and a client waits for its answers.
+const UNREAD_BY_STRANGERS: usize = 16 * 1024;
 /// Bytes taken from one connection in one turn, so that none keeps the others waiting.
 pub(super) const READ_PER_TURN: usize = 64 * 1024;
 /// A begun message must be whole within this time.
@@ -88,6 +90,8 @@ struct Stream {
     /// When the message in the framer began; `None` between two.
     begun: Option<Mono>,
     idle_since: Mono,
+    /// Has an allocation, as of the last answer.
+    allocated: bool,
     /// More may be waiting in the kernel or in TLS.
     readable: bool,
 }
@@ -158,6 +162,7 @@ impl Streams {
             unsent: Vec::new(),
             begun: None,
             idle_since: now,
+            allocated: false,
             readable: true,
         };
         if let Some(slot) = self.slots.get_mut(index) {
@@ -224,11 +229,21 @@ impl Streams {
         Some((stream.tuple, std::mem::take(&mut stream.framer)))
     }
 
-    /// Puts it back.
-    pub(super) fn put_framer(&mut self, index: usize, framer: Framer, now: Mono) {
+    /// Puts it back; `whole`: a message has become whole meanwhile.
+    pub(super) fn put_framer(&mut self, index: usize, framer: Framer, whole: bool, now: Mono) {
         let Some(stream) = self.slots.get_mut(index).and_then(Option::as_deref_mut) else { return };
-        stream.begun = (framer.pending() > 0).then(|| stream.begun.unwrap_or(now));
+        let before = stream.begun.filter(|_| !whole);
+        stream.begun = (framer.pending() > 0).then(|| before.unwrap_or(now));
         stream.framer = framer;
+    }
+
+    /// Notes whether a client has an allocation: what it may leave unread depends on that.
+    pub(super) fn note_allocation(&mut self, client: FiveTuple, has: bool) {
+        let index = self.by_tuple.get(&client).copied();
+        let stream = index.and_then(|i| self.slots.get_mut(i)).and_then(Option::as_deref_mut);
+        if let Some(stream) = stream {
+            stream.allocated = has;
+        }
     }
 
     /// Sends one message; dropped and counted when the client does not read.
@@ -239,7 +254,8 @@ impl Streams {
             counters.inc(Id::StreamDropClosed);
             return;
         };
-        if stream.unsent.len() > UNREAD {
+        let bound = if stream.allocated { UNREAD } else { UNREAD_BY_STRANGERS };
+        if stream.unsent.len() > bound {
             counters.inc(Id::StreamDropUnread);
             return;
         }
@@ -350,5 +366,75 @@ impl Stream {
             }
         }
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::net::{TcpListener, TcpStream as StdStream};
+
+    use super::*;
+
+    /// One connection of a shard, and its client's end.
+    fn rig() -> (Streams, StdStream, FiveTuple, mio::Poll) {
+        let poll = mio::Poll::new().expect("a poller");
+        let mut streams = Streams::new(poll.registry().try_clone().expect("cloned"), 9);
+        let listener = TcpListener::bind("127.0.0.1:0").expect("loopback");
+        let client = StdStream::connect(listener.local_addr().expect("bound")).expect("connects");
+        let (socket, from) = listener.accept().expect("accepts");
+        socket.set_nonblocking(true).expect("socket option");
+        let from = ClientAddr::new(from);
+        let incoming = Incoming { socket, client: from, listener: 0, tls: None, begun: Vec::new() };
+        streams.insert(incoming, Mono::ZERO, &mut Counters::default());
+        (streams, client, FiveTuple::new(from, Transport::Tcp), poll)
+    }
+
+    const fn at(secs: u64) -> Mono {
+        Mono::from_nanos(secs * 1_000_000_000)
+    }
+
+    fn swept(streams: &mut Streams, secs: u64) -> usize {
+        let mut order = Vec::new();
+        streams.sweep(at(secs), |_| true, &mut order);
+        order.len()
+    }
+
+    /// Segments of a sender with a backlog end anywhere: its messages are whole, one after another,
+    /// though there is always another begun.
+    #[test]
+    fn connection_whose_messages_become_whole_is_not_stalled() {
+        let (mut streams, _client, _tuple, _poll) = rig();
+        let mut framer = Framer::default();
+        assert_eq!(framer.next(&mut &mut [0x40, 0, 0, 8, 1][..]), Ok(None));
+        for secs in [0, 6, 12, 18] {
+            streams.put_framer(0, framer.clone(), true, at(secs));
+            assert_eq!(swept(&mut streams, secs + 5), 0, "at {secs} s");
+        }
+        streams.put_framer(0, framer, false, at(27));
+        assert_eq!(swept(&mut streams, 29), 1, "begun at 18 s, and not whole");
+    }
+
+    fn unsent(streams: &Streams) -> usize {
+        streams.slots.first().and_then(Option::as_deref).map_or(0, |stream| stream.unsent.len())
+    }
+
+    /// Sends until one is dropped; how much is held then.
+    fn filled(streams: &mut Streams, to: FiveTuple) -> usize {
+        let mut counters = Counters::default();
+        while counters.get(Id::StreamDropUnread) == 0 {
+            streams.send(to, &[0; 1_000], &mut counters);
+        }
+        unsent(streams)
+    }
+
+    #[test]
+    fn little_is_held_for_a_stranger_who_does_not_read() {
+        let (mut streams, _client, tuple, _poll) = rig();
+        assert!(filled(&mut streams, tuple) <= 16 * 1024 + 1_000);
+        streams.note_allocation(tuple, true);
+        assert!(filled(&mut streams, tuple) > UNREAD, "media of a client may wait");
+        streams.note_allocation(tuple, false);
+        let before = unsent(&streams);
+        assert_eq!(filled(&mut streams, tuple), before, "no longer");
     }
 }

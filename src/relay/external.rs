@@ -143,22 +143,24 @@ impl Reach {
 
     /// The policy: see [`super::policy::Policy::admit`], the only one to ask.
     pub(super) fn admits(&self, peer: SocketAddr, scope: Scope, shared: &Shared) -> bool {
-        let (ip, port) = (canonical(peer.ip()), peer.port());
+        let (ip, port) = (peer.ip(), peer.port());
         if scope == Scope::Transport && port == 0 {
             return false;
         }
-        let listed = match purpose(peer.ip()) {
-            Purpose::Global => {
-                self.allow.iter().any(|net| net.contains(ip)) || self.allow_private.contains(&ip)
-            }
-            Purpose::Special => self.allow_private.contains(&peer.ip()),
+        // What it leads to must be listed, and so must the network that it is sent to.
+        let forms = [ip, canonical(ip)];
+        let listed = match purpose(ip) {
+            Purpose::Global => forms.iter().all(|ip| {
+                self.allow.iter().any(|net| net.contains(*ip)) || self.allow_private.contains(ip)
+            }),
+            Purpose::Special => self.allow_private.contains(&ip),
             Purpose::Never => false,
         };
-        if !self.is_this_machine(ip) {
+        if !forms.iter().any(|ip| self.is_this_machine(*ip)) {
             return listed;
         }
         // Of this machine only the relayed sockets, under the address that clients are told.
-        let family = IpFamily::of(&SocketAddr::new(ip, port));
+        let family = IpFamily::of(&peer);
         listed
             && self.advertised(family) == Some(ip)
             && match scope {

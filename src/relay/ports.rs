@@ -61,8 +61,13 @@ struct Tables {
 #[derive(Default, Debug)]
 struct Place {
     token: AtomicU64,
+    /// Others share its bucket.
+    subject: AtomicU64,
     value: AtomicU64,
 }
+
+/// The `value` of a place that is being filled in: no end is so late.
+const FILLING: u64 = u64::MAX;
 
 /// A room as a word that is not 0.
 fn word(room: RoomHash) -> u64 {
@@ -173,9 +178,11 @@ impl Shared {
             let old = place.value.load(Ordering::Acquire);
             let free = old == 0 || end_of(old) <= millis(now);
             let swap = (Ordering::AcqRel, Ordering::Acquire);
-            free && place.value.compare_exchange(old, value, swap.0, swap.1).is_ok()
+            free && place.value.compare_exchange(old, FILLING, swap.0, swap.1).is_ok()
         })?;
         place.token.store(token, Ordering::Release);
+        place.subject.store(u64::from_be_bytes(subject.0), Ordering::Release);
+        place.value.store(value, Ordering::Release);
         Some(token)
     }
 
@@ -188,7 +195,9 @@ impl Shared {
     ) -> Option<(IpFamily, u16)> {
         self.places(subject).iter().find_map(|place| {
             let value = place.value.load(Ordering::Acquire);
-            if place.token.load(Ordering::Acquire) != token || end_of(value) <= millis(now) {
+            let own = place.token.load(Ordering::Acquire) == token
+                && place.subject.load(Ordering::Acquire) == u64::from_be_bytes(subject.0);
+            if !own || value == FILLING || end_of(value) <= millis(now) {
                 return None;
             }
             let swap = (Ordering::AcqRel, Ordering::Acquire);
@@ -319,6 +328,17 @@ mod tests {
         assert_eq!(shared.redeem(at(30_000), subject(1), token), Some((IpFamily::V6, 5001)));
         let token = reserve(at(1)).unwrap();
         assert_eq!(shared.redeem(at(30_001), subject(1), token), None, "too late");
+    }
+
+    #[test]
+    fn token_is_of_no_use_to_a_subject_that_shares_its_places() {
+        let mut rng = StdRng::seed_from_u64(4);
+        let shared = Shared::default();
+        let (own, neighbour) = (subject(1), SubjectHash([1, 9, 9, 9, 9, 9, 9, 9]));
+        assert_eq!(shared.places(own).as_ptr(), shared.places(neighbour).as_ptr());
+        let token = shared.reserve(Mono::ZERO, own, IpFamily::V4, 5001, &mut rng).unwrap();
+        assert_eq!(shared.redeem(Mono::ZERO, neighbour, token), None);
+        assert_eq!(shared.redeem(Mono::ZERO, own, token), Some((IpFamily::V4, 5001)));
     }
 
     #[test]

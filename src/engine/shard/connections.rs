@@ -36,9 +36,11 @@ impl Shard {
                 return Ok(());
             };
             let mut input = scratch.get_mut(..n).unwrap_or_default();
+            let mut whole = false;
             let cut = loop {
                 match framer.next(&mut input) {
                     Ok(Some(message)) => {
+                        whole = true;
                         self.counters.inc(Id::StreamMessagesIn);
                         self.on_client_message(tuple, message);
                     }
@@ -46,7 +48,7 @@ impl Shard {
                     Err(_) => break Err(Id::StreamNotTurn),
                 }
             };
-            self.connections.put_framer(index, framer, self.now.mono);
+            self.connections.put_framer(index, framer, whole, self.now.mono);
             cut?;
             share = share.saturating_sub(n);
             if share == 0 {

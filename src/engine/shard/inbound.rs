@@ -108,6 +108,9 @@ impl Shard {
     }
 
     fn send_reply(&mut self, to: FiveTuple, len: usize) {
+        if to.transport.is_stream() {
+            self.connections.note_allocation(to, self.parts.relay.has_allocation(to));
+        }
         if self.egress.slot(len).is_none() {
             self.flush();
         }

@@ -324,6 +324,23 @@ fn only_listed_peers_are_reached() {
     assert_eq!(rig.permit(addr("[2a01:79::5]:1")), Err(443));
 }
 
+/// An ISATAP address (RFC 5214) may be under any prefix, and chosen by anybody.
+#[test]
+fn listed_ipv4_address_within_an_ipv6_one_opens_no_other_network() {
+    let own = "2a01:79::200:5efe:808:808".parse().unwrap();
+    let list =
+        External { allow: nets(&["8.8.0.0/16", "2a01:79::/32"]), own: vec![own], ..external() };
+    let (mut rig, _sockets) = rig_with(config_with(list));
+    let family = (attr::REQUESTED_ADDRESS_FAMILY, V6);
+    assert_eq!(rig.request(Method::ALLOCATE, &[TRANSPORT, family]), Ok(()));
+    for peer in ["[2a01:99::200:5efe:808:808]:7", "[2a01:99::5efe:808:808]:7"] {
+        assert_eq!(rig.permit(addr(peer)), Err(403), "its network is not listed: {peer}");
+    }
+    assert_eq!(rig.permit(addr("[2a01:79::5efe:909:909]:7")), Err(403), "nor this one's host");
+    assert_eq!(rig.permit(SocketAddr::new(own, 7)), Err(403), "of this machine");
+    assert_eq!(rig.permit(addr("[2a01:79::5efe:808:808]:7")), Ok(()), "both are");
+}
+
 #[test]
 fn named_host_of_the_lan_is_reached_and_its_neighbours_are_not() {
     let hosts = ["10.0.0.9", "fd12::9"].map(|ip| ip.parse().unwrap()).to_vec();
