@@ -188,7 +188,7 @@ pub fn prepare(
     let tls = certificates(certs_dir, &hosts, &addresses, now)
         .with_context(|| format!("cannot make certificates in {}", certs_dir.display()))?;
 
-    let urls = relay_urls(&name, &listen.udp_ports(), listen.https_port());
+    let urls = relay_urls(&name, &listen.udp_ports(&public), listen.https_port());
     let gateway = Gateway {
         urls: urls.clone(),
         page: format!("https://{name}:{}/", listen.https_port()),

@@ -147,7 +147,7 @@ impl Checker<'_> {
             })
         } else {
             public.zip(listen).map(|(public, listen)| {
-                relay_urls(&public.name(), &listen.udp_ports(), listen.https_port())
+                relay_urls(&public.name(), &listen.udp_ports(public), listen.https_port())
             })
         };
         let external = self.external(listen, media);

@@ -122,11 +122,13 @@ pub struct Listen {
 }
 
 impl Listen {
-    /// The ports of TURN over UDP, each once.
+    /// The ports of TURN over UDP, each once; where URLs carry an address and no name, those of its
+    /// family.
     #[must_use]
-    pub fn udp_ports(&self) -> Vec<u16> {
+    pub fn udp_ports(&self, public: &Public) -> Vec<u16> {
         let mut ports: Vec<u16> = Vec::new();
-        for port in self.udp.iter().map(SocketAddr::port) {
+        let found = |udp: &&SocketAddr| public.host.is_some() || udp.is_ipv4() == public.has_ip4();
+        for port in self.udp.iter().filter(found).map(SocketAddr::port) {
             if !ports.contains(&port) {
                 ports.push(port);
             }

@@ -272,6 +272,12 @@ fn second_udp_port_is_handed_out_too() {
     let urls = read(&text, &Overrides::default()).unwrap().config.relay.urls;
     assert_eq!(urls, relay_urls("turn.example.org", &[3478, 443], 443));
     assert_eq!(urls[1], "turn:turn.example.org:443?transport=udp");
+    // An address in URLs is of one family, and so are the ports that go with it.
+    let nameless = "public: { ip: 203.0.113.7, ip6: '2001:db8::7' }\n\
+                    listen: { udp: ['0.0.0.0:3478', '[2001:db8::7]:443'] }\n";
+    let (_, rest) = SOUND.split_once("auth:").unwrap();
+    let urls = read(&format!("{nameless}auth:{rest}"), &Overrides::default()).unwrap();
+    assert_eq!(urls.config.relay.urls, relay_urls("203.0.113.7", &[3478], 443));
 }
 
 #[test]

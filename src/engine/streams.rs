@@ -384,7 +384,9 @@ mod tests {
         let (socket, from) = listener.accept().expect("accepts");
         socket.set_nonblocking(true).expect("socket option");
         let from = ClientAddr::new(from);
-        let incoming = Incoming { socket, client: from, listener: 0, tls: None, begun: Vec::new() };
+        let held = Held::take(&Arc::default(), 1).expect("nobody else is there");
+        let (tls, begun) = (None, Vec::new());
+        let incoming = Incoming { socket, client: from, listener: 0, tls, begun, held };
         streams.insert(incoming, Mono::ZERO, &mut Counters::default());
         (streams, client, FiveTuple::new(from, Transport::Tcp), poll)
     }
