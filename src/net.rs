@@ -120,8 +120,8 @@ impl fmt::Display for Net {
     }
 }
 
-/// What an address is for.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+/// What an address is for, the harmless first.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
 pub enum Purpose {
     /// A machine of the Internet.
     Global,
@@ -188,9 +188,8 @@ const GLOBAL_V6: Net = Net::v6([0x2000, 0, 0, 0, 0, 0, 0, 0], 3);
 /// What an address is for, and what it leads to ([`canonical`]): the worse of both.
 #[must_use]
 pub fn purpose(ip: IpAddr) -> Purpose {
-    let leads_to = purpose_of(canonical(ip));
     // An IPv4 address in an IPv6 dress is of a special purpose by the dress alone.
-    if leads_to == Purpose::Global { purpose_of(ip) } else { leads_to }
+    purpose_of(canonical(ip)).max(purpose_of(ip))
 }
 
 fn purpose_of(ip: IpAddr) -> Purpose {
@@ -340,6 +339,7 @@ mod tests {
             "::ffff:127.0.0.1",
             "64:ff9b::169.254.169.254",
             "2002:7f00:1::1",
+            "fe80::5efe:10.0.0.1",
         ] {
             assert_eq!(purpose(text.parse().unwrap()), Purpose::Never, "{text}");
         }

@@ -150,7 +150,7 @@ impl Checker<'_> {
                 relay_urls(&public.name(), &listen.udp_ports(public), listen.https_port())
             })
         };
-        let external = self.external(listen, media);
+        let external = self.external(public, listen, media);
         let limits = limits::read(&self.root);
         Some(Relay { realm: realm?, urls: urls?, external: external?, limits: limits? })
     }

@@ -4,8 +4,9 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::ops::RangeInclusive;
 
 use super::check::{Checker, parsed, text, yes_or_no};
+use super::section::At;
 use super::tree::Value;
-use super::{Listen, Media};
+use super::{Listen, Media, Public};
 use crate::net::{Net, Purpose, canonical, purpose};
 
 /// Default of `relay.external.ports`: the dynamic ports, as RFC 8656 section 7.2 wants.
@@ -34,6 +35,7 @@ impl Checker<'_> {
     /// The inner `None`: it is left out. The outer: a fault was noted.
     pub(super) fn external(
         &self,
+        public: Option<&Public>,
         listen: Option<&Listen>,
         media: Option<&Media>,
     ) -> Option<Option<External>> {
@@ -108,7 +110,15 @@ impl Checker<'_> {
                 "IPv6 peers alone, and no relay.external.ip6 or public.ip6: nobody can be reached",
             );
         }
-        if !(allow_fits && private_fits) || (there && names.is_none()) {
+        let has_ip4 = public.is_none_or(Public::has_ip4);
+        if !has_ip4 {
+            self.notes.add(
+                At::File(section.here),
+                "relay.external",
+                "needs public.ip: its clients get a real IPv4 address unless they ask for IPv6",
+            );
+        }
+        if !(has_ip4 && allow_fits && private_fits) || (there && names.is_none()) {
             return None;
         }
         Some(Some(External {
@@ -183,6 +193,11 @@ fn private(value: &Value) -> Result<IpAddr, String> {
 fn machine(ip: IpAddr) -> Result<(), String> {
     if ip.is_unspecified() || ip.is_multicast() || ip == IpAddr::V4(Ipv4Addr::BROADCAST) {
         return Err(format!("{ip} is not the address of a machine"));
+    }
+    if let IpAddr::V6(ip) = ip
+        && (ip.is_loopback() || ip.is_unicast_link_local() || ip.to_ipv4_mapped().is_some())
+    {
+        return Err(format!("{ip} is not an address others can reach"));
     }
     Ok(())
 }
@@ -321,6 +336,20 @@ tls: { certificate: c, key: d }
             );
         }
         assert!(read(&external("3478-3479")).is_ok(), "those in use are passed over");
+    }
+
+    #[test]
+    fn ipv6_alone_and_addresses_that_nobody_reaches_are_faults() {
+        let alone = SOUND.replace("ip: 203.0.113.7", "ip6: '2a01::7'");
+        let text = format!("{alone}relay: {{ external: {{ allow: ['2a01::/16'] }} }}\n");
+        let told = check(&text, "v", Path::new("/x"), &Overrides::default(), &|_| Ok(()));
+        let told: Vec<_> = told.unwrap_err().iter().map(ToString::to_string).collect();
+        assert_eq!(told.len(), 1, "{told:?}");
+        assert!(told[0].contains("relay.external: needs public.ip"), "{told:?}");
+        for ip6 in ["::1", "fe80::1", "::ffff:10.0.0.7", "ff02::1"] {
+            let told = read(&format!("    allow: [8.8.8.8]\n    ip6: '{ip6}'\n")).unwrap_err();
+            assert!(told[0].to_string().contains("relay.external.ip6: "), "{told:?}");
+        }
     }
 
     #[test]

@@ -213,7 +213,13 @@ pub(super) fn from_storage(name: &libc::sockaddr_storage) -> Option<SocketAddr> 
             // SAFETY: as above, for sockaddr_in6.
             let v6 = unsafe { &*std::ptr::from_ref(name).cast::<libc::sockaddr_in6>() };
             let ip = Ipv6Addr::from(v6.sin6_addr.s6_addr);
-            Some(SocketAddr::V6(SocketAddrV6::new(ip, u16::from_be(v6.sin6_port), 0, 0)))
+            Some(SocketAddr::V6(SocketAddrV6::new(
+                ip,
+                u16::from_be(v6.sin6_port),
+                0,
+                // A link-local client is answered on its own link.
+                v6.sin6_scope_id,
+            )))
         }
         _ => None,
     }
