@@ -1,67 +1,28 @@
 //! Forwarding a packet allocates nothing, nor does passing one on in a sealed call.
-#![allow(unsafe_code, reason = "a counting allocator must implement the unsafe trait GlobalAlloc")]
 
+mod counting;
 mod peer;
 
-use std::alloc::{GlobalAlloc, Layout, System};
-use std::cell::Cell;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
+use counting::{counted, ignore_this_thread};
 use peer::gateway::{Gateway, eventually};
 use peer::vp8;
 use veilgate::metrics::Id;
 use veilgate::relay::{Limits, Rate};
 
-static COUNTING: AtomicBool = AtomicBool::new(false);
-static ALLOCATIONS: AtomicU64 = AtomicU64::new(0);
-
-thread_local! {
-    /// Set on the thread of the test, whose own allocations do not count.
-    static IGNORED: Cell<bool> = const { Cell::new(false) };
-}
-
-struct Counting;
-
-// SAFETY: every call is passed on unchanged to the system's allocator.
-unsafe impl GlobalAlloc for Counting {
-    unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
-        if COUNTING.load(Ordering::Relaxed) && !IGNORED.with(Cell::get) {
-            ALLOCATIONS.fetch_add(1, Ordering::Relaxed);
-        }
-        // SAFETY: the caller keeps GlobalAlloc's contract, which is System's as well.
-        unsafe { System.alloc(layout) }
-    }
-
-    unsafe fn dealloc(&self, ptr: *mut u8, layout: Layout) {
-        // SAFETY: as above.
-        unsafe { System.dealloc(ptr, layout) }
-    }
-}
-
-#[global_allocator]
-static ALLOCATOR: Counting = Counting;
-
 /// The count is the whole process's: one test at a time.
 static ALONE: Mutex<()> = Mutex::new(());
 
 fn alone() -> MutexGuard<'static, ()> {
-    IGNORED.with(|i| i.set(true));
+    ignore_this_thread();
     ALONE.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 /// These tests send as fast as they can.
 fn limits() -> Limits {
     Limits { allocation_rate: Rate::UNLIMITED, ..Limits::default() }
-}
-
-fn counted(work: impl FnOnce()) -> u64 {
-    ALLOCATIONS.store(0, Ordering::Relaxed);
-    COUNTING.store(true, Ordering::Relaxed);
-    work();
-    COUNTING.store(false, Ordering::Relaxed);
-    ALLOCATIONS.load(Ordering::Relaxed)
 }
 
 #[test]

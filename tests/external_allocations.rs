@@ -1,17 +1,15 @@
 //! Relaying to and from a peer outside allocates nothing.
-#![allow(unsafe_code, reason = "a counting allocator must implement the unsafe trait GlobalAlloc")]
 
 mod common;
+mod counting;
 mod peer;
 
-use std::alloc::{GlobalAlloc, Layout, System};
-use std::cell::Cell;
 use std::net::{SocketAddr, UdpSocket};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
 use common::Network;
+use counting::{counted, ignore_this_thread};
 use peer::Peer;
 use peer::gateway::eventually;
 use rand::SeedableRng;
@@ -21,35 +19,6 @@ use veilgate::auth::turn::{Class, Keys, Mint};
 use veilgate::engine::{Config, Engine};
 use veilgate::metrics::Id;
 use veilgate::relay;
-
-static COUNTING: AtomicBool = AtomicBool::new(false);
-static ALLOCATIONS: AtomicU64 = AtomicU64::new(0);
-
-thread_local! {
-    /// Set on the thread of the test, whose own allocations do not count.
-    static IGNORED: Cell<bool> = const { Cell::new(false) };
-}
-
-struct Counting;
-
-// SAFETY: every call is passed on unchanged to the system's allocator.
-unsafe impl GlobalAlloc for Counting {
-    unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
-        if COUNTING.load(Ordering::Relaxed) && !IGNORED.with(Cell::get) {
-            ALLOCATIONS.fetch_add(1, Ordering::Relaxed);
-        }
-        // SAFETY: the caller keeps GlobalAlloc's contract, which is System's as well.
-        unsafe { System.alloc(layout) }
-    }
-
-    unsafe fn dealloc(&self, ptr: *mut u8, layout: Layout) {
-        // SAFETY: as above.
-        unsafe { System.dealloc(ptr, layout) }
-    }
-}
-
-#[global_allocator]
-static ALLOCATOR: Counting = Counting;
 
 const ROUNDS: u64 = 5_000;
 
@@ -89,7 +58,7 @@ fn engine(keys: &Arc<Keys>) -> Engine {
 fn ten_thousand_packets_to_and_from_a_peer_outside_allocate_nothing() {
     let network = Network::with(&["8.78.0.1/24", "8.78.0.2/24"], &["8.78.0.3/24"]);
     network.as_gateway(|| {
-        IGNORED.with(|i| i.set(true));
+        ignore_this_thread();
         let key = Key { id: "k1".to_owned(), secret: vec![42; 32] };
         let keys = Arc::new(Keys::new(vec![key]).expect("a strong key"));
         let engine = engine(&keys);
@@ -117,16 +86,13 @@ fn ten_thousand_packets_to_and_from_a_peer_outside_allocate_nothing() {
             }
         };
         rounds(500);
-        COUNTING.store(true, Ordering::Relaxed);
-        rounds(ROUNDS);
-        COUNTING.store(false, Ordering::Relaxed);
+        let allocations = counted(|| rounds(ROUNDS));
         let handle = engine.handle();
         eventually(|| {
             let count = |id| handle.published().iter().map(|p| p.get(id)).sum::<u64>();
             let passed = count(Id::ExternalPacketsOut).min(count(Id::ExternalPacketsIn));
             (passed >= ROUNDS + 500).then_some(())
         });
-        let allocations = ALLOCATIONS.load(Ordering::Relaxed);
         // What is done once a second is not per packet.
         assert!(allocations < 100, "{allocations} allocations while {ROUNDS} went each way");
         engine.stop();

@@ -552,8 +552,8 @@ impl Relay {
 
     /// The address under which the client is known to peers: virtual, and unique only in rooms.
     /// The IPv4 one if there are two.
-    #[must_use]
-    pub fn relayed_address(&self, handle: AllocationHandle) -> Option<SocketAddr> {
+    #[cfg(test)]
+    fn relayed_address(&self, handle: AllocationHandle) -> Option<SocketAddr> {
         IpFamily::BOTH.into_iter().find_map(|family| self.relayed_in(handle, family))
     }
 
