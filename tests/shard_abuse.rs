@@ -129,14 +129,16 @@ fn a_player_does_not_outlive_the_stream_it_was_joining() {
             stop.store(true, Ordering::Relaxed);
         });
         eventually(|| (gateway.count(Id::SessionsPublishing) == 0).then_some(()));
-        // The last ones agreed are those that raced. Nobody answers their checks any more.
+        // The last ones agreed are those that raced. Control may still be ending them, one by one;
+        // one that it missed would be answered for as long as it asks.
         for (joiner, accepted) in agreed.into_inner().expect("not poisoned").iter().rev().take(2) {
             let minted = gateway.mint(joiner);
             let mut player = Peer::allocate(gateway.udp, remote.media, &minted);
             player.bind_channel();
             let theirs = Remote::from_answer(&accepted.answer);
-            let answered = player.is_answered("plyufrag", &theirs, Duration::from_millis(60));
-            assert!(!answered, "round {round}: a player of a stream that is over");
+            let within = Duration::from_millis(60);
+            let ended = (0..50).any(|_| !player.is_answered("plyufrag", &theirs, within));
+            assert!(ended, "round {round}: a player of a stream that is over");
             player.request(Method::REFRESH, true, |b| b.u32(attr::LIFETIME, 0));
         }
         publisher.request(Method::REFRESH, true, |b| b.u32(attr::LIFETIME, 0));
