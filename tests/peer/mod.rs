@@ -162,8 +162,11 @@ pub struct Peer {
 impl Peer {
     /// Allocates with a minted credential, asserting the 401 round.
     pub fn allocate(server: SocketAddr, media: SocketAddr, minted: &Minted) -> Self {
-        let peer = Self::try_allocate(server, media, &minted.username, &minted.credential);
-        peer.unwrap_or_else(|code| panic!("refused: {code}"))
+        let attempt = || Self::try_allocate(server, media, &minted.username, &minted.credential);
+        // 437: the kernel gave this socket a port that one of before had, whose allocation still
+        // lives. RFC 8656 section 7.4 has the client try another port.
+        let peer = (0..4).map(|_| attempt()).find(|peer| !matches!(peer, Err(437)));
+        peer.expect("one of four ports is new").unwrap_or_else(|code| panic!("refused: {code}"))
     }
 
     /// As [`Self::allocate`]; the code of a refusal.
@@ -203,10 +206,13 @@ impl Peer {
         minted: &Minted,
         ask: impl Fn(&mut Builder<'_>),
     ) -> Self {
-        let socket = UdpSocket::bind((server.ip(), 0)).expect("loopback");
         let credential = (minted.username.as_str(), minted.credential.as_str());
-        let peer = Self::allocate_on(socket, server, media, credential, ask);
-        peer.unwrap_or_else(|code| panic!("refused: {code}"))
+        let attempt = || {
+            let socket = UdpSocket::bind((server.ip(), 0)).expect("loopback");
+            Self::allocate_on(socket, server, media, credential, &ask)
+        };
+        let peer = (0..4).map(|_| attempt()).find(|peer| !matches!(peer, Err(437)));
+        peer.expect("one of four ports is new").unwrap_or_else(|code| panic!("refused: {code}"))
     }
 
     fn allocate_on(
