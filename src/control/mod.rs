@@ -175,7 +175,7 @@ impl Control {
             negotiate::play(&offer, &stream.spec, &mut rng)?
         };
         let entry = |session| Entry::player(session, Arc::clone(&stream));
-        let role = BlueprintRole::Play(Arc::clone(&stream), spec);
+        let role = BlueprintRole::Play(vec![(Arc::clone(&stream), spec)]);
         self.agree(name, who, &offer, &plan, role, entry)
     }
 

@@ -29,8 +29,8 @@ pub struct Blueprint {
 pub enum BlueprintRole {
     /// Sends a stream.
     Publish(Arc<StreamShared>),
-    /// Takes a stream.
-    Play(Arc<StreamShared>, PlaySpec),
+    /// Takes streams, each once.
+    Play(Vec<(Arc<StreamShared>, PlaySpec)>),
 }
 
 #[derive(Debug)]

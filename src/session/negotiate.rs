@@ -97,6 +97,7 @@ pub fn publish(offer: &Offer) -> Result<(Vec<TrackSpec>, AnswerPlan), Refusal> {
             pli: feedback.pli,
             remb: feedback.remb,
             extensions,
+            rids: Vec::new(),
         });
         let codec = (offered, &codec, rtx_pt);
         accept(section, media, Direction::RecvOnly, codec, answered).map(Some)

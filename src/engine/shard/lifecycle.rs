@@ -4,9 +4,10 @@ use std::net::SocketAddr;
 
 use super::{Endpoint, LocalStream, Role, Shard, Target};
 use crate::engine::mailbox::{Event, Message};
+use crate::engine::media::StreamShared;
 use crate::engine::parked::Blueprint;
 use crate::forward::Cache;
-use crate::ids::{AllocationHandle, Path, SessionId};
+use crate::ids::{AllocationHandle, Path, SessionId, StreamId};
 use crate::metrics::Id;
 use crate::session::Reason;
 
@@ -65,21 +66,15 @@ impl Shard {
         });
         self.by_ufrag.insert(endpoint.ufrag.clone(), index);
         self.by_session.insert(endpoint.id, index);
-        let spec = &endpoint.stream.spec;
-        let local = self.streams.entry(spec.id).or_insert_with(|| LocalStream {
-            players: Vec::new(),
-            publisher: None,
-            caches: spec.tracks.iter().map(|t| Cache::new(t.kind)).collect(),
-            clocks: vec![None; spec.tracks.len()],
-        });
-        match endpoint.role {
-            Role::Publish(_) => {
-                local.publisher = Some(index);
-                endpoint.stream.set_publisher(Some(self.parts.id));
+        match &endpoint.role {
+            Role::Publish(publishing) => {
+                self.local_stream(&publishing.stream).publisher = Some(index);
+                publishing.stream.set_publisher(Some(self.parts.id));
             }
-            Role::Play(_) => {
-                local.players.push(index);
-                endpoint.stream.set_players(self.parts.id, true);
+            Role::Play(playing) => {
+                for part in &playing.parts {
+                    self.attach_player(index, &part.stream);
+                }
             }
         }
         self.count_session(&endpoint, true);
@@ -87,6 +82,38 @@ impl Shard {
             *slot = Some(endpoint);
         }
         index
+    }
+
+    fn local_stream(&mut self, stream: &StreamShared) -> &mut LocalStream {
+        let spec = &stream.spec;
+        self.streams.entry(spec.id).or_insert_with(|| LocalStream {
+            players: Vec::new(),
+            publisher: None,
+            caches: spec.tracks.iter().map(|t| Cache::new(t.kind)).collect(),
+            clocks: vec![None; spec.tracks.len()],
+        })
+    }
+
+    fn attach_player(&mut self, index: usize, stream: &StreamShared) {
+        self.local_stream(stream).players.push(index);
+        stream.set_players(self.parts.id, true);
+    }
+
+    fn detach_player(&mut self, index: usize, stream: &StreamShared) {
+        let Some(local) = self.streams.get_mut(&stream.spec.id) else { return };
+        local.players.retain(|i| *i != index);
+        if local.players.is_empty() {
+            stream.set_players(self.parts.id, false);
+        }
+        self.forget_stream(stream.spec.id);
+    }
+
+    /// Forgets a stream that has no end here any more.
+    fn forget_stream(&mut self, id: StreamId) {
+        let unused = |local: &LocalStream| local.players.is_empty() && local.publisher.is_none();
+        if self.streams.get(&id).is_some_and(unused) {
+            self.streams.remove(&id);
+        }
     }
 
     /// Takes an endpoint out of every table of this shard, but not out of the parked one.
@@ -97,25 +124,23 @@ impl Shard {
         self.handshakes.retain(|i| *i != index);
         self.free.push(index);
         self.count_session(endpoint, false);
-        let id = endpoint.stream.spec.id;
-        let Some(local) = self.streams.get_mut(&id) else { return };
-        match endpoint.role {
-            Role::Publish(_) => {
-                local.publisher = None;
+        match &endpoint.role {
+            Role::Publish(publishing) => {
+                let stream = &publishing.stream;
+                if let Some(local) = self.streams.get_mut(&stream.spec.id) {
+                    local.publisher = None;
+                }
                 // After a move the new home has already put its own number there.
-                if endpoint.stream.publisher() == Some(self.parts.id) {
-                    endpoint.stream.set_publisher(None);
+                if stream.publisher() == Some(self.parts.id) {
+                    stream.set_publisher(None);
+                }
+                self.forget_stream(stream.spec.id);
+            }
+            Role::Play(playing) => {
+                for part in &playing.parts {
+                    self.detach_player(index, &part.stream);
                 }
             }
-            Role::Play(_) => {
-                local.players.retain(|i| *i != index);
-                if local.players.is_empty() {
-                    endpoint.stream.set_players(self.parts.id, false);
-                }
-            }
-        }
-        if local.players.is_empty() && local.publisher.is_none() {
-            self.streams.remove(&id);
         }
     }
 
