@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use super::media::StreamShared;
+use super::media::{DataPeer, StreamShared};
 use super::parked::{Blueprint, BlueprintRole};
 use crate::forward::{Player, Publisher};
 use crate::ids::{RoomHash, SessionId, StreamId, SubjectHash};
@@ -65,6 +65,8 @@ pub struct Endpoint {
     pub session: Session,
     /// Publisher or player.
     pub role: Role,
+    /// It has data channels.
+    pub data: Option<DataPeer>,
     /// DTLS is done.
     pub connected: bool,
     /// The timer in the shard's heap that is valid for it.
@@ -85,7 +87,7 @@ impl Endpoint {
         rng: &mut StdRng,
         now: Now,
     ) -> Result<Self, crate::session::SetupError> {
-        let Blueprint { params, dtls, role } = blueprint;
+        let Blueprint { params, dtls, role, data } = blueprint;
         let (id, ufrag) = (params.id, params.local.ufrag.clone());
         let (subject, room) = (params.subject, params.room);
         let session = Session::new(params, dtls, now)?;
@@ -108,6 +110,7 @@ impl Endpoint {
             ufrag,
             session,
             role,
+            data,
             connected: false,
             scheduled: None,
             queued: false,

@@ -36,6 +36,7 @@ impl Shard {
                 self.parts.relay.rotate_nonces(self.now.mono, &key, &mut self.counters);
             }
             Message::OwnAddresses(own) => self.parts.relay.set_own_addresses(own),
+            Message::Data(news) => self.on_data(&news),
             Message::Stop => self.stopping = true,
         }
     }
@@ -76,6 +77,9 @@ impl Shard {
                     self.attach_player(index, &part.stream);
                 }
             }
+        }
+        if let Some(peer) = &endpoint.data {
+            self.join_data(index, peer.room);
         }
         self.count_session(&endpoint, true);
         if let Some(slot) = self.endpoints.get_mut(index) {
@@ -124,6 +128,9 @@ impl Shard {
         self.handshakes.retain(|i| *i != index);
         self.free.push(index);
         self.count_session(endpoint, false);
+        if let Some(peer) = &endpoint.data {
+            self.leave_data(index, peer.room);
+        }
         match &endpoint.role {
             Role::Publish(publishing) => {
                 let stream = &publishing.stream;
@@ -243,6 +250,9 @@ impl Shard {
             }
         });
         self.detach(index, endpoint);
+        if let Some(peer) = &endpoint.data {
+            self.data_left(peer);
+        }
         self.parts.parked.remove(&endpoint.ufrag);
         self.tell(Event::Ended(endpoint.id, reason));
     }

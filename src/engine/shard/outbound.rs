@@ -207,6 +207,7 @@ impl Shard {
         }
         if ended.is_none() && endpoint.connected {
             self.poll_role(endpoint);
+            self.poll_data(endpoint);
         }
         self.send_queued(endpoint);
         if ended.is_some() {
@@ -227,7 +228,7 @@ impl Shard {
 
     fn send_queued(&mut self, endpoint: &mut Endpoint) {
         let mut buffer = [0; PACKET];
-        while let Some(transmit) = endpoint.session.poll_transmit(&mut buffer) {
+        while let Some(transmit) = endpoint.session.poll_transmit(self.now, &mut buffer) {
             let route = self.route_over(transmit.path);
             let (Some(route), Some(bytes)) = (route, buffer.get(..transmit.len)) else {
                 self.counters.inc(Id::SessionDropNoPath);
