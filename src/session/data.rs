@@ -145,10 +145,10 @@ impl Data {
         let mut lost = false;
         while let Some(event) = association.poll() {
             match event {
-                Event::Stream(StreamEvent::Readable { id } | StreamEvent::Opened { id }) => {
-                    if !self.readable.contains(&id) {
-                        self.readable.push_back(id);
-                    }
+                Event::Stream(StreamEvent::Readable { id } | StreamEvent::Opened { id })
+                    if !self.readable.contains(&id) =>
+                {
+                    self.readable.push_back(id);
                 }
                 Event::Stream(StreamEvent::Finished { id } | StreamEvent::Stopped { id, .. }) => {
                     self.theirs.remove(&id);
@@ -244,7 +244,9 @@ impl Data {
         match dcep::Message::parse(bytes) {
             Ok(dcep::Message::Ack) => self.on_ack(id),
             // RFC 8832 section 6: the DTLS client opens even streams.
-            Ok(dcep::Message::Open(open)) if id % 2 == 0 && self.theirs.len() < MAX_CHANNELS => {
+            Ok(dcep::Message::Open(open))
+                if id.is_multiple_of(2) && self.theirs.len() < MAX_CHANNELS =>
+            {
                 let reliability = open.reliability;
                 let label = Arc::from(open.label);
                 self.theirs.insert(id, Channel { label, reliability });
