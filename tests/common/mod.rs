@@ -6,6 +6,7 @@ pub mod configured;
 pub mod expect;
 pub mod link;
 pub mod tool;
+pub mod watch;
 
 use std::collections::BTreeMap;
 use std::fs;
