@@ -176,6 +176,11 @@ impl Tool {
         got
     }
 
+    /// What was said since and nobody waited for.
+    pub fn said(&self) -> impl Iterator<Item = Value> {
+        self.events.try_iter()
+    }
+
     /// Waits until media flows on all that the plan asked for; returns what the driver adds.
     pub fn flowing(&self) -> Value {
         self.wait("flowing", FLOWING)

@@ -1,5 +1,6 @@
 //! What `tests/tools/watch.mjs` sees of browsers, ten times a second.
 
+use std::fmt;
 use std::time::Duration;
 
 use serde_json::Value;
@@ -70,10 +71,11 @@ impl Watch {
         Span(ours.filter(|sample| (from..=to).contains(&at(sample))).collect())
     }
 
-    /// When the page's last sample was taken, ms since 1970.
-    pub fn now(&self, who: &str) -> u64 {
-        let last = self.samples.iter().rev().find(|sample| sample["as"] == who);
-        at(last.expect("a sample"))
+    /// Reads all that has been said and waits for one more sample of the page; when that was
+    /// taken, ms since 1970.
+    pub fn latest(&mut self, who: &str) -> u64 {
+        self.samples.extend(self.tool.said());
+        self.until(who, "there", SILENCE, |_| true)
     }
 }
 
@@ -123,10 +125,12 @@ impl Span<'_> {
         let standing = moved.map_or(f64::INFINITY, |moved| (at(last) - at(moved)) as f64 / 1_000.0);
         between.fold(standing, f64::max)
     }
+}
 
-    /// A summary for people.
-    pub fn told(&self) -> String {
-        let counters: Vec<String> = [
+impl fmt::Display for Span<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{:.1} frames/s, longest gap {:.3} s", self.frame_rate(), self.longest_gap())?;
+        for name in [
             "framesDecoded",
             "keyFramesDecoded",
             "framesDropped",
@@ -138,10 +142,9 @@ impl Span<'_> {
             "nackCount",
             "pliCount",
             "bytesReceived",
-        ]
-        .map(|name| format!("{name} {}", self.grown(name)))
-        .into();
-        let (gap, rate) = (self.longest_gap(), self.frame_rate());
-        format!("{rate:.1} frames/s, longest gap {gap:.3} s, {}", counters.join(", "))
+        ] {
+            write!(f, ", {name} {}", self.grown(name))?;
+        }
+        Ok(())
     }
 }

@@ -91,10 +91,13 @@ async function connect(who) {
   const number = who.publish ? 'framesEncoded' : 'framesDecoded';
   const take = async () => {
     const reports = [...(await peer.getStats()).values()];
-    const codecs = new Map(reports.filter((r) => r.type === 'codec').map((r) => [r.id, r.mimeType]));
+    const codecs = new Map(reports.filter((r) => r.type === 'codec').map((r) => [r.id, r]));
     const all = reports
       .filter((report) => report.type === kind && report.kind === 'video')
-      .map((report) => ({ ...report, codec: codecs.get(report.codecId) ?? null }));
+      .map((report) => {
+        const { mimeType, sdpFmtpLine } = codecs.get(report.codecId) ?? {};
+        return { ...report, codec: mimeType ?? null, fmtp: sdpFmtpLine ?? '' };
+      });
     const audio = reports.find((report) => report.type === kind && report.kind === 'audio') ?? {};
     // The sum over the layers of a simulcast publisher; a player has one.
     const frames = all.reduce((sum, report) => sum + (report[number] ?? 0), 0);
@@ -118,8 +121,9 @@ async function connect(who) {
 
 async function perform(plan, ended) {
   const pages = [];
+  let browser;
   for (const who of plan.pages) {
-    const browser = await launch('chromium', plan.folder, { ca: plan.ca });
+    if (!browser || !plan.share) browser = await launch('chromium', plan.folder, { ca: plan.ca });
     const page = await browser.newPage();
     page.on('pageerror', (error) => process.stderr.write(`${who.as}: ${error.message}\n`));
     await page.goto(plan.page, { waitUntil: 'load', timeout: LAUNCH_MS });
