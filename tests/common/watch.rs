@@ -77,6 +77,12 @@ impl Watch {
         self.samples.extend(self.tool.said());
         self.until(who, "there", SILENCE, |_| true)
     }
+
+    /// A counter of the page's video in its last sample.
+    pub fn number(&self, who: &str, field: &str) -> f64 {
+        let last = self.samples.iter().rev().find(|sample| sample["as"] == who);
+        video(last.expect("a sample"), field).as_f64().expect("a number")
+    }
 }
 
 fn at(sample: &Value) -> u64 {
