@@ -6,7 +6,7 @@
 //   await call.live;            // both sides are connected, or it rejects with a VeilgateError
 //   await call.close();
 
-import { Session, VeilgateError, pause, request } from './veilgate.js';
+import { Session, VeilgateError, pause, request } from './veilgate/session.js';
 
 const GATHER_TIMEOUT_MS = 15_000;
 const CONNECT_TIMEOUT_MS = 30_000;
@@ -74,6 +74,7 @@ export class SealedCall extends Session {
     this.role = (await joined.json()).role;
 
     const peer = this._connection(ice.iceServers);
+    this.peer = peer;
     const theirs = new MediaStream();
     peer.addEventListener('track', ({ track }) => {
       theirs.addTrack(track);
