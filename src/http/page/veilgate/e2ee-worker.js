@@ -14,7 +14,7 @@ const TAG = 16;
 const MARK = 0xe1;
 const LAST_COUNT = 0xffff_ffff;
 // How far a sender may be ahead of us, and how many epochs of slower ones are kept.
-const AHEAD = 32;
+const AHEAD = 128;
 const BEHIND = 15;
 const MOST_FRAME_KEYS = 64;
 const TELL_EVERY_MS = 1_000;
