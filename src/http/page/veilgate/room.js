@@ -187,7 +187,9 @@ export class Room extends Encrypted {
 
   _over(signal) {
     const left = new Promise((resolve) => {
-      signal.addEventListener('abort', () => resolve(stopped()), { once: true });
+      const leave = () => resolve(stopped());
+      signal.addEventListener('abort', leave, { once: true });
+      if (signal.aborted) leave();
     });
     return Promise.race([this.#signal.closed, left]);
   }
