@@ -84,6 +84,8 @@ pub struct IceConfig {
     pub ttl: u64,
     /// The end of that, seconds since 1970.
     pub expires_at: u64,
+    /// How long what is opened with it now may live, seconds.
+    pub lifetime: u64,
 }
 
 impl std::fmt::Debug for IceConfig {

@@ -311,6 +311,7 @@ impl Control {
             credential: minted.credential,
             ttl: ttl.as_secs(),
             expires_at: minted.allocate_by.as_secs(),
+            lifetime: session_limit.as_secs(),
         })
     }
 

@@ -20,6 +20,8 @@ struct Configuration {
     ice_servers: [Server; 1],
     ice_transport_policy: &'static str,
     ttl: u64,
+    /// A client that stays longer comes with a fresh credential and an ICE restart before that.
+    lifetime: u64,
 }
 
 #[derive(Serialize)]
@@ -69,7 +71,12 @@ pub(super) async fn configuration<G: Gateway>(
         }
     };
     let server = Server { urls: ice.urls, username: ice.username, credential: ice.credential };
-    let body = Configuration { ice_servers: [server], ice_transport_policy: "relay", ttl: ice.ttl };
+    let body = Configuration {
+        ice_servers: [server],
+        ice_transport_policy: "relay",
+        ttl: ice.ttl,
+        lifetime: ice.lifetime,
+    };
     Ok(([(CACHE_CONTROL, "no-store")], Json(body)).into_response())
 }
 
