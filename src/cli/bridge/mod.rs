@@ -8,7 +8,7 @@ mod session;
 mod status;
 mod upstream;
 
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
@@ -20,6 +20,7 @@ use tokio::signal::unix::{SignalKind, signal};
 
 use super::probe::target::Transport;
 use super::{Done, Failure, probe};
+use crate::app::dev;
 use crate::config::{Fault, duration};
 use relay::Paths;
 use server::Bridge;
@@ -70,6 +71,11 @@ pub(super) struct BridgeArgs {
     #[arg(long, value_name = "IP:PORT", default_value = "127.0.0.1:8889", value_parser = loopback)]
     listen: SocketAddr,
 
+    /// Where the sessions' UDP sockets are: loopback, or an address of this machine for programs
+    /// that reach nothing on loopback (GStreamer) [default: the IP of --listen]
+    #[arg(long, value_name = "IP", value_parser = own_address)]
+    media_ip: Option<IpAddr>,
+
     /// Use this way to the relay alone [default: UDP, else TCP, else TLS]
     #[arg(long, value_name = "WAY")]
     transport: Option<Way>,
@@ -105,6 +111,16 @@ fn loopback(text: &str) -> Result<SocketAddr, String> {
     }
 }
 
+fn own_address(text: &str) -> Result<IpAddr, String> {
+    let ip: IpAddr = text.parse().map_err(|_| "it is not an IP address".to_owned())?;
+    let own = dev::interface_addresses().map_err(|error| error.to_string())?;
+    if ip.is_loopback() || own.contains(&ip) {
+        Ok(ip)
+    } else {
+        Err("it is not an address of this machine".to_owned())
+    }
+}
+
 fn silence(text: &str) -> Result<Duration, String> {
     let span = duration::parse(text)?;
     let allowed = Duration::from_secs(1)..=Duration::from_secs(3600);
@@ -125,7 +141,8 @@ pub(super) fn run(args: &BridgeArgs) -> Done {
     });
     let paths = Paths { only, tls, last: Mutex::new(None) };
     let status = Status { json: args.json };
-    let bridge = Bridge::new(upstream, paths, args.listen.ip(), args.silence, status);
+    let ip = args.media_ip.unwrap_or_else(|| args.listen.ip());
+    let bridge = Bridge::new(upstream, paths, ip, args.silence, status);
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(2)
         .enable_all()

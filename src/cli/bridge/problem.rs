@@ -58,7 +58,7 @@ impl Problem {
     }
 
     pub(super) fn no_socket(error: &std::io::Error) -> Self {
-        let detail = format!("no UDP socket on loopback: {error}");
+        let detail = format!("no UDP socket on this machine: {error}");
         Self::new(StatusCode::SERVICE_UNAVAILABLE, "no_socket", detail)
     }
 

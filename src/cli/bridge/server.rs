@@ -58,7 +58,7 @@ impl Endpoint {
 pub(super) struct Bridge {
     pub(super) upstream: Upstream,
     pub(super) paths: Paths,
-    /// The loopback address of every socket.
+    /// Where the sessions' UDP sockets are: loopback, or an address of this machine.
     pub(super) ip: IpAddr,
     /// A session is over when either side says nothing for so long.
     pub(super) silence: Duration,
@@ -148,6 +148,8 @@ impl Bridge {
         let socket = UdpSocket::bind((self.ip, 0)).await;
         let socket = socket.map_err(|error| Problem::no_socket(&error))?;
         let local = socket.local_addr().map_err(|error| Problem::no_socket(&error))?;
+        let own = (!local.ip().is_loopback()).then(dev::interface_addresses).transpose();
+        let own = own.map_err(|error| Problem::no_socket(&error))?;
         let mut answer = self.upstream.offer(path, &authorization, sdp::outgoing(offer)).await?;
         if answer.status != StatusCode::CREATED {
             return Err(Refused::Answer(answer));
@@ -155,7 +157,7 @@ impl Bridge {
         let url = answer.location.take().ok_or_else(|| Problem::bad_answer("no Location"))?;
         match self.understand(allocation, &mut answer, local).await {
             Ok((ufrags, media)) => {
-                let shared = Shared::new(local, ufrags, media);
+                let shared = Shared::new(local, own, ufrags, media);
                 Ok(Agreed { answer, session: Session { url, authorization, shared }, socket })
             }
             Err(problem) => {

@@ -2,7 +2,7 @@
 //! for whose ICE check comes first.
 
 use std::io;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -60,6 +60,9 @@ struct Ends {
 pub(super) struct Shared {
     /// The socket that the client sees.
     local: SocketAddr,
+    /// Where this machine's programs come from. `None`: the socket is on loopback, where nobody
+    /// else comes.
+    own: Option<Vec<IpAddr>>,
     ends: Mutex<Ends>,
     end: watch::Sender<Option<Reason>>,
     from_client: AtomicU64,
@@ -77,10 +80,16 @@ pub(super) struct Counts {
 }
 
 impl Shared {
-    pub(super) fn new(local: SocketAddr, ufrags: Vec<String>, media: SocketAddr) -> Self {
+    pub(super) fn new(
+        local: SocketAddr,
+        own: Option<Vec<IpAddr>>,
+        ufrags: Vec<String>,
+        media: SocketAddr,
+    ) -> Self {
         let (end, _) = watch::channel(None);
         Self {
             local,
+            own,
             ends: Mutex::new(Ends { ufrags, media, client: None, open: true }),
             end,
             from_client: AtomicU64::new(0),
@@ -129,7 +138,9 @@ impl Shared {
     /// Where a datagram of the local side goes.
     fn admit(&self, datagram: &[u8], from: SocketAddr) -> Option<SocketAddr> {
         let mut ends = self.ends();
-        let is_first = ends.open
+        let is_here = self.own.as_ref().is_none_or(|own| own.contains(&from.ip()));
+        let is_first = is_here
+            && ends.open
             && ice_lite::peek(datagram)
                 .is_some_and(|check| ends.ufrags.iter().any(|own| own == check.local_ufrag));
         let admitted = is_first || ends.client == Some(from);
@@ -253,6 +264,7 @@ mod tests {
     fn shared() -> Shared {
         Shared::new(
             "127.0.0.1:4000".parse().unwrap(),
+            None,
             vec!["gate".to_owned()],
             MEDIA.parse().unwrap(),
         )
@@ -271,6 +283,17 @@ mod tests {
         assert_eq!(shared.admit(&check("gate:mine"), other), None);
         let counts = shared.counts();
         assert_eq!((counts.from_client, counts.dropped), (2, 6));
+    }
+
+    #[test]
+    fn nobody_from_the_network_is_the_client_of_a_socket_that_is_not_on_loopback() {
+        let own: IpAddr = "192.0.2.2".parse().unwrap();
+        let local = SocketAddr::new(own, 4000);
+        let ufrags = vec!["gate".to_owned()];
+        let shared = Shared::new(local, Some(vec![own]), ufrags, MEDIA.parse().unwrap());
+        let check = check("gate:mine");
+        assert_eq!(shared.admit(&check, "192.0.2.3:5000".parse().unwrap()), None);
+        assert!(shared.admit(&check, SocketAddr::new(own, 5000)).is_some());
     }
 
     #[test]
