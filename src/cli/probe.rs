@@ -305,6 +305,9 @@ pub(super) fn tls(
         for certificate in CertificateDer::pem_file_iter(path).with_context(unusable)? {
             roots.add(certificate.with_context(unusable)?).with_context(unusable)?;
         }
+        if roots.is_empty() {
+            return Err(anyhow!("it holds no certificate").context(unusable()));
+        }
     } else if needed {
         roots.add_parsable_certificates(rustls_native_certs::load_native_certs().certs);
     }

@@ -56,14 +56,28 @@ impl Bridge {
     /// Starts one that believes the recorder to be the gateway.
     pub fn behind(recorder: &Recorder, gateway: &Gateway, more: &[&str]) -> Self {
         let token = gateway.token();
-        let mut all = arguments(gateway, &token);
+        let all = Self::to_recorder(recorder, gateway, &token);
+        Self::launch(gateway, all, token, more)
+    }
+
+    /// As [`Self::behind`], without a token of its own.
+    pub fn without_token(recorder: &Recorder, gateway: &Gateway) -> Self {
+        let token = gateway.token();
+        let mut all = Self::to_recorder(recorder, gateway, &token);
+        let at = all.iter().position(|argument| argument == "--token-file").expect("given");
+        all.drain(at..at + 2);
+        Self::launch(gateway, all, token, &[])
+    }
+
+    fn to_recorder(recorder: &Recorder, gateway: &Gateway, token: &str) -> Vec<String> {
+        let mut all = arguments(gateway, token);
         for (flag, value) in
             [("--gateway", format!("https://{RECORDER}")), ("--ca", recorder.ca(gateway))]
         {
             let at = all.iter().position(|argument| argument == flag).expect("given");
             all[at + 1] = value;
         }
-        Self::launch(gateway, all, token, more)
+        all
     }
 
     fn launch(gateway: &Gateway, mut all: Vec<String>, token: String, more: &[&str]) -> Self {
@@ -169,6 +183,13 @@ pub struct Seen {
     pub body: String,
 }
 
+/// The content type of a `PATCH` and of its answer.
+pub const FRAGMENT: &str = "application/trickle-ice-sdpfrag";
+/// What the recorder, in the gateway's place, answers a `PATCH`: an ICE restart.
+const RESTARTED: &str = "a=ice-lite\r\nm=audio 9 UDP/TLS/RTP/SAVPF 0\r\na=mid:0\r\n\
+    a=ice-ufrag:anew\r\na=ice-pwd:0123456789012345678901\r\n\
+    a=candidate:1 1 udp 2130706431 10.78.0.1 20000 typ host\r\na=end-of-candidates\r\n";
+
 /// Passes HTTPS on to the gateway and keeps what it sees: what leaves the bridge, as the gateway
 /// gets it.
 pub struct Recorder {
@@ -183,13 +204,13 @@ struct Between {
     seen: Arc<Mutex<Vec<Seen>>>,
     gateway: String,
     client: reqwest::Client,
-    /// Handed out by `/v1/ice` in place of the gateway's.
-    urls: Option<Value>,
+    /// Handed out by `/v1/ice` in place of the gateway's fields of the same name.
+    server: Option<Value>,
 }
 
 impl Recorder {
-    /// Starts one; with `urls`, those are the TURN URLs that the bridge is told.
-    pub fn start(gateway: &Gateway, urls: Option<Value>) -> Self {
+    /// Starts one; fields of `server` replace those of the TURN server that the bridge is told of.
+    pub fn start(gateway: &Gateway, server: Option<Value>) -> Self {
         let made = rcgen::generate_simple_self_signed(["127.0.0.1".to_owned()]).expect("made");
         let chain = vec![made.cert.der().clone()];
         let key = rustls_pki_types::PrivateKeyDer::Pkcs8(made.signing_key.serialize_der().into());
@@ -208,7 +229,7 @@ impl Recorder {
             seen: Arc::clone(&seen),
             gateway: gateway.page().trim_end_matches('/').to_owned(),
             client: client.expect("a client"),
-            urls,
+            server,
         };
         let router = axum::Router::new().fallback(pass).with_state(between);
         let runtime = gateway.network.as_client(|| {
@@ -253,6 +274,10 @@ async fn pass(
         headers: headers.clone(),
         body: String::from_utf8_lossy(&body).into_owned(),
     });
+    if method == Method::PATCH {
+        let kind = [(header::CONTENT_TYPE, FRAGMENT), (header::ETAG, "\"after\"")];
+        return (kind, RESTARTED).into_response();
+    }
     let mut onward = between.client.request(method, format!("{}{path}", between.gateway));
     for name in [header::AUTHORIZATION, header::CONTENT_TYPE, header::IF_MATCH] {
         if let Some(value) = headers.get(&name) {
@@ -266,9 +291,11 @@ async fn pass(
     headers.remove(header::CONTENT_LENGTH);
     headers.remove(header::TRANSFER_ENCODING);
     let mut body = answer.bytes().await.unwrap_or_default().to_vec();
-    if let (Some(urls), true) = (&between.urls, path == "/v1/ice" && status.is_success()) {
+    if let (Some(fields), true) = (&between.server, path == "/v1/ice" && status.is_success()) {
         let mut ice: Value = serde_json::from_slice(&body).expect("json");
-        ice["iceServers"][0]["urls"] = urls.clone();
+        for (field, value) in fields.as_object().expect("an object") {
+            ice["iceServers"][0][field] = value.clone();
+        }
         body = ice.to_string().into_bytes();
     }
     (status, headers, body).into_response()

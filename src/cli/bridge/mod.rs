@@ -15,7 +15,7 @@ use std::time::Duration;
 
 use anyhow::{Context as _, anyhow};
 use clap::{Args, ValueEnum};
-use tokio::net::TcpListener;
+use tokio::net::{TcpListener, UdpSocket};
 use tokio::signal::unix::{SignalKind, signal};
 
 use super::probe::target::Transport;
@@ -165,6 +165,8 @@ async fn serve(listen: SocketAddr, bridge: Arc<Bridge>) -> anyhow::Result<()> {
     let listener = TcpListener::bind(listen);
     let listener = listener.await.with_context(|| format!("cannot listen on {listen}"))?;
     let listen = listener.local_addr()?;
+    let socket = UdpSocket::bind((bridge.ip, 0)).await;
+    drop(socket.with_context(|| format!("no UDP socket at {}", bridge.ip))?);
     let transport = tokio::select! {
         transport = try_out(&bridge) => transport?,
         _ = interrupt.recv() => return Ok(()),

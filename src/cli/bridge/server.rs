@@ -17,6 +17,7 @@ use axum::response::{IntoResponse, Response};
 use axum::routing::{MethodRouter, post};
 use axum::{Router, routing};
 use reqwest::Url;
+use socket2::SockRef;
 use tokio::net::UdpSocket;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
@@ -32,6 +33,8 @@ use crate::wire::sdp::MAX_SDP;
 
 /// Sessions at once: one machine's encoders and monitors.
 const MAX_SESSIONS: u32 = 64;
+/// A second of 8 Mbit/s.
+const RECEIVE_BUFFER: usize = 1 << 20;
 /// A local client sends its offer within this.
 const BODY_TIMEOUT: Duration = Duration::from_secs(10);
 /// At the end, the gateway is told of every session within this.
@@ -147,6 +150,9 @@ impl Bridge {
     ) -> Result<Agreed, Refused> {
         let socket = UdpSocket::bind((self.ip, 0)).await;
         let socket = socket.map_err(|error| Problem::no_socket(&error))?;
+        // While the TURN client waits for an answer to a refresh, packets wait here. As much as the
+        // system lets us have is enough.
+        let _less = SockRef::from(&socket).set_recv_buffer_size(RECEIVE_BUFFER);
         let local = socket.local_addr().map_err(|error| Problem::no_socket(&error))?;
         let own = (!local.ip().is_loopback()).then(dev::interface_addresses).transpose();
         let own = own.map_err(|error| Problem::no_socket(&error))?;
