@@ -2,6 +2,7 @@
 //! its clients in the other. What runs here is what an operator runs; nothing is mocked.
 #![allow(dead_code, unreachable_pub, reason = "each test uses its part")]
 
+pub mod bridge;
 pub mod configured;
 pub mod expect;
 pub mod link;

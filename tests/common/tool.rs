@@ -117,6 +117,17 @@ impl Tool {
         Self::spawn("gstreamer_call.py", command, gateway, plan)
     }
 
+    /// ffmpeg's WHIP muxer, publishing.
+    pub fn ffmpeg(gateway: &Gateway, plan: &Value) -> Self {
+        let python = tools().join("venv/bin/python");
+        let found = Command::new(&python).args(["-c", "import imageio_ffmpeg"]).output();
+        assert!(
+            found.is_ok_and(|found| found.status.success()),
+            "imageio-ffmpeg is missing. Run: scripts/setup test   (it makes tests/tools/venv)"
+        );
+        Self::python(gateway, "ffmpeg_whip.py", plan)
+    }
+
     /// libwebrtc in Node, publishing.
     pub fn wrtc(gateway: &Gateway, plan: &Value) -> Self {
         need("node", "nodejs");

@@ -166,7 +166,9 @@ impl Shard {
     fn on_check(&mut self, path: Path, packet: &mut [u8]) {
         let allocation = path.allocation;
         let Some(check) = ice_lite::peek(packet) else {
-            self.counters.inc(Id::SessionIceMalformed);
+            if !ice_lite::is_keepalive(packet) {
+                self.counters.inc(Id::SessionIceMalformed);
+            }
             return;
         };
         if let Some(index) = self.by_ufrag.get(check.local_ufrag).copied() {
