@@ -197,6 +197,13 @@ impl Tool {
         self.wait("flowing", FLOWING)
     }
 
+    /// Gives the driver a command line and returns the event that answers it.
+    pub fn ask(&mut self, command: &str, event: &str) -> Value {
+        let stdin = self.stdin.as_mut().expect("not told to finish");
+        writeln!(stdin, "{command}").expect("the driver reads its commands");
+        self.wait(event, FLOWING)
+    }
+
     /// Waits for the plan's seconds to pass and returns what was seen.
     pub fn result(self) -> Value {
         self.wait("result", RESULT + Duration::from_secs(self.seconds))

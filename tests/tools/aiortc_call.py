@@ -4,15 +4,12 @@ One line of JSON on stdin is the plan, lines of JSON on stdout are events; see R
 """
 
 import asyncio
-import fractions
 import json
 import ssl
 import sys
 import threading
 import urllib.request
 
-import av
-import numpy
 from aiortc import (
     MediaStreamTrack,
     RTCConfiguration,
@@ -20,9 +17,9 @@ from aiortc import (
     RTCIceTransportPolicy,
     RTCPeerConnection,
     RTCSessionDescription,
-    VideoStreamTrack,
 )
-from aiortc.mediastreams import AudioStreamTrack
+
+from aiortc_media import Bars, Tone
 
 CONNECT_SECONDS = 60
 FRAMES_BEFORE_FLOWING = 5
@@ -30,39 +27,6 @@ FRAMES_BEFORE_FLOWING = 5
 
 def say(event, **more):
     print(json.dumps({"event": event, **more}), flush=True)
-
-
-class Bars(VideoStreamTrack):
-    """A bright bar that wanders over a grey ground."""
-
-    count = 0
-
-    async def recv(self):
-        pts, time_base = await self.next_timestamp()
-        picture = numpy.full((240, 320, 3), 90, dtype=numpy.uint8)
-        left = (self.count * 4) % 280
-        picture[:, left : left + 40] = (230, 200, 60)
-        frame = av.VideoFrame.from_ndarray(picture, format="rgb24")
-        frame.pts, frame.time_base = pts, time_base
-        self.count += 1
-        return frame
-
-
-class Tone(AudioStreamTrack):
-    """A tone instead of silence: 20 ms of 48 kHz mono at a time."""
-
-    phase = 0
-
-    async def recv(self):
-        silence = await super().recv()
-        rate, samples = silence.sample_rate, silence.samples
-        steps = numpy.arange(self.phase, self.phase + samples)
-        self.phase += samples
-        wave = (8000 * numpy.sin(2 * numpy.pi * 440 * steps / rate)).astype(numpy.int16)
-        frame = av.AudioFrame.from_ndarray(wave.reshape(1, -1), format="s16", layout="mono")
-        frame.sample_rate = rate
-        frame.pts, frame.time_base = silence.pts, fractions.Fraction(1, rate)
-        return frame
 
 
 class Gateway:
