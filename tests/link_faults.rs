@@ -113,6 +113,7 @@ fn one_seed_loses_the_same_packets_and_another_seed_others() {
 }
 
 #[test]
+#[expect(clippy::disallowed_methods, reason = "the link's times are real ones")]
 fn every_packet_takes_the_delay_and_its_jitter() {
     let ends = Ends::new(2);
     for reorder in [false, true] {
@@ -153,6 +154,7 @@ fn packets_overtake_each_other_only_where_it_was_asked_for() {
 }
 
 #[test]
+#[expect(clippy::disallowed_methods, reason = "the link's times are real ones")]
 fn the_rate_is_kept_and_its_queue_is_bounded() {
     let ends = Ends::new(4);
     let rate = |rate_kbps: f64, queue_ms: f64| Impairment {

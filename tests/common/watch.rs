@@ -118,6 +118,15 @@ impl Span<'_> {
         value(last) - value(first)
     }
 
+    /// How many values a field of the video had.
+    pub fn distinct(&self, field: &str) -> usize {
+        let mut values: Vec<String> =
+            self.0.iter().map(|sample| video(sample, field).to_string()).collect();
+        values.sort_unstable();
+        values.dedup();
+        values.len()
+    }
+
     /// The longest time between two frames, seconds. The browser sums the squares of these times:
     /// between two samples none is longer than the root of what was added.
     pub fn longest_gap(&self) -> f64 {

@@ -37,7 +37,8 @@ async function connect(who) {
         paint.putImageData(grain, (frame * 5) % (width - noise + 1), (frame * 2) % (height - noise + 1));
       };
       setInterval(draw, 1000 / fps);
-      stream = element.captureStream(fps);
+      // A frame for each time it is painted: a rate of its own would beat against that.
+      stream = element.captureStream();
       const microphone = await navigator.mediaDevices.getUserMedia({ audio: true });
       for (const track of microphone.getTracks()) stream.addTrack(track);
     } else {
