@@ -27,8 +27,10 @@ pub enum Role {
 pub struct Endpoint {
     /// Which.
     pub id: SessionId,
-    /// Its local ufrag, the key of the parked table.
+    /// Its first local ufrag: its handle in the parked table.
     pub ufrag: String,
+    /// Local ufrags by which its shard knows it.
+    pub names: Vec<String>,
     /// The stream it sends or takes.
     pub stream: Arc<StreamShared>,
     /// ICE, DTLS, SRTP.
@@ -72,6 +74,7 @@ impl Endpoint {
         Ok(Self {
             id,
             ufrag,
+            names: Vec::new(),
             stream,
             session,
             role,
