@@ -27,17 +27,26 @@ fn restart(gateway: &Gateway, resource: &str, ufrag: &str) -> (Remote, String) {
 }
 
 /// A client whose allocation is on a given shard: the kernel's hash of the 4-tuple chooses, so
-/// allocations are made until one is there.
-fn peer_on(gateway: &mut Gateway, shard: usize, subject: &str, remote: &Remote) -> Peer {
+/// allocations are made until one is there. `made` is how many there are.
+fn peer_on(
+    gateway: &mut Gateway,
+    shard: usize,
+    who: &str,
+    remote: &Remote,
+    made: &mut u64,
+) -> Peer {
+    let all = |gateway: &Gateway, made: u64| {
+        eventually(|| {
+            let by_shard = gateway.by_shard(Id::RelayAllocationsCreated);
+            (by_shard.iter().sum::<u64>() == made).then_some(by_shard)
+        })
+    };
     for _ in 0..40 {
-        let before = gateway.by_shard(Id::RelayAllocationsCreated);
-        let minted = gateway.mint(subject);
+        let before = all(gateway, *made);
+        let minted = gateway.mint(who);
         let mut peer = Peer::allocate(gateway.udp, remote.media, &minted);
-        let after = eventually(|| {
-            let after = gateway.by_shard(Id::RelayAllocationsCreated);
-            (after != before).then_some(after)
-        });
-        if after[shard] > before[shard] {
+        *made += 1;
+        if all(gateway, *made)[shard] > before[shard] {
             peer.bind_channel();
             return peer;
         }
@@ -72,14 +81,14 @@ fn a_player_restarts_ice_on_either_shard_and_its_media_goes_on() {
     let (mut player, first, resource) = gateway.player("lobby/cam1", "viewer");
     let (ssrc, mut sequence) = (first.video_ssrc.expect("a video"), 0);
     let mut credentials = ("plyufrag".to_owned(), first);
-    let there = home(&gateway, Id::SessionsPlaying);
+    let (there, mut made) = (home(&gateway, Id::SessionsPlaying), 2);
     for (round, shard) in [1 - there, 1 - there, there].into_iter().enumerate() {
         let ufrag = format!("restart{round}");
         let (remote, tag) = restart(&gateway, &resource, &ufrag);
         assert_ne!(remote.ufrag, credentials.1.ufrag);
         assert_eq!(tag, entity_tag(&resource, round as u32 + 1));
         // Until the client nominates with the new credentials all is as before.
-        let mut next = peer_on(&mut gateway, shard, "viewer", &remote);
+        let mut next = peer_on(&mut gateway, shard, "viewer", &remote, &mut made);
         next.check(&ufrag, &remote, false);
         assert!(player.is_answered(&credentials.0, &credentials.1, SILENCE));
         sequence += 1;
@@ -110,7 +119,7 @@ fn a_publisher_restarts_ice_to_the_other_shard_and_its_players_notice_nothing() 
     assert_eq!(next_ssrc(&mut player), ssrc);
     let there = 1 - home(&gateway, Id::SessionsPublishing);
     let (remote, _) = restart(&gateway, &resource, "restarted");
-    let mut next = peer_on(&mut gateway, there, "alice0", &remote);
+    let mut next = peer_on(&mut gateway, there, "alice0", &remote, &mut 2);
     publisher.send_rtp(&vp8(2, false));
     assert_eq!(next_ssrc(&mut player), ssrc);
     next.check("restarted", &remote, true);
