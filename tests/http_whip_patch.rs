@@ -70,7 +70,9 @@ async fn trickled_candidates_are_counted_by_type() {
 
 #[tokio::test]
 async fn an_ice_restart_gets_200_with_our_fragment_and_a_new_strong_etag() {
-    for (endpoint, tag) in [("whip", "*".to_owned()), ("whep", entity_tag(RESOURCE, 0))] {
+    for (endpoint, tag) in
+        [("whip", "*".to_owned()), ("whip", "\"*\"".to_owned()), ("whep", entity_tag(RESOURCE, 0))]
+    {
         let answer =
             send(app(&Fake::default()), patch(&session(endpoint), Some(&tag), &restart())).await;
         assert_eq!(answer.status, 200, "{}", answer.body);
