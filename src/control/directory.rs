@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use super::Agreed;
 use super::api::{Principal, Refusal};
+use super::restart::Ice;
 use crate::engine::media::StreamShared;
 use crate::ids::{SessionId, StreamName};
 
@@ -15,17 +16,18 @@ const MAX_PER_SUBJECT: usize = 64;
 #[derive(Clone, Debug)]
 pub(super) struct Entry {
     agreed: Agreed,
+    ice: Ice,
     stream: Arc<StreamShared>,
     publishes: bool,
 }
 
 impl Entry {
     pub(super) fn publisher(agreed: Agreed, stream: Arc<StreamShared>) -> Self {
-        Self { agreed, stream, publishes: true }
+        Self { ice: Ice::new(agreed.remote_ufrag.clone()), agreed, stream, publishes: true }
     }
 
     pub(super) fn player(agreed: Agreed, stream: Arc<StreamShared>) -> Self {
-        Self { agreed, stream, publishes: false }
+        Self { ice: Ice::new(agreed.remote_ufrag.clone()), agreed, stream, publishes: false }
     }
 }
 
@@ -118,6 +120,16 @@ impl Directory {
         let entry = self.sessions.get(&session)?;
         who.is_none_or(|who| who.subject == entry.agreed.subject)
             .then(|| (session, entry.agreed.ufrag.clone()))
+    }
+
+    /// ICE of the session of a resource, as [`Self::by_resource`], and its ufrag.
+    pub(super) fn ice_of(
+        &mut self,
+        resource: &str,
+        who: Option<&Principal>,
+    ) -> Option<(SessionId, String, &mut Ice)> {
+        let (session, ufrag) = self.by_resource(resource, who)?;
+        Some((session, ufrag, &mut self.sessions.get_mut(&session)?.ice))
     }
 
     pub(super) fn contains(&self, session: SessionId) -> bool {

@@ -33,6 +33,7 @@ use crate::auth::revocation::Revocation;
 use crate::ids::{RoomHash, SessionId, ShardId};
 use crate::metrics::Published;
 use crate::relay::{self, NonceKeys, Relay};
+use crate::session::Generation;
 use crate::time::Mono;
 use clock::Clock;
 use mailbox::{Event, Mailbox, Message};
@@ -268,6 +269,13 @@ impl Handle {
         };
         let message = Message::Close { session, ufrag: ufrag.to_owned(), hops: 0 };
         if mailbox.order(message).is_ok() { Closing::Told } else { Closing::Busy }
+    }
+
+    /// Lets a session be checked with the credentials of an ICE restart as well. False when it is
+    /// gone, or the ufrag is another's.
+    #[must_use]
+    pub fn restart(&self, ufrag: &str, next: &Generation) -> bool {
+        self.parked.restart(ufrag, next)
     }
 
     /// Whether an address is a live relayed one of a room: asked of the table that all shards share.

@@ -7,12 +7,14 @@
 //! checked character by character.
 
 mod answer;
+mod fragment;
 mod offer;
 pub mod sealed;
 
 pub use answer::{
     Accepted, Answer, AnsweredCodec, AnsweredExtension, Outgoing, Section, Transport,
 };
+pub use fragment::Fragment;
 pub use offer::{Feedback, HeaderExtension, MediaSection, Offer, OfferedCodec, ParseError};
 
 /// Longest offer, in bytes. Chromium's largest with every codec is under 12 KiB.
