@@ -244,6 +244,7 @@ pub(crate) fn request_for(publish: &[&str], play: &[&str]) -> TokenRequest {
         publish: list(publish),
         play: list(play),
         ttl: Duration::from_secs(3_600),
+        ..TokenRequest::default()
     }
 }
 

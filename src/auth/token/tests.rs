@@ -17,6 +17,7 @@ fn request() -> TokenRequest {
         publish: vec!["lobby/cam1".to_owned()],
         play: vec!["lobby/*".to_owned()],
         ttl: Duration::from_secs(3600),
+        ..TokenRequest::default()
     }
 }
 
