@@ -1,5 +1,7 @@
 //! What control says to those who ask it over a network.
 
+use serde::Serialize;
+
 use crate::session::negotiate;
 
 /// Who asks, as a token said.
@@ -61,6 +63,24 @@ pub enum Refusal {
     Draining,
 }
 
+impl Refusal {
+    /// A stable word for programs.
+    #[must_use]
+    pub const fn code(&self) -> &'static str {
+        match self {
+            Self::NameInUse => "name_in_use",
+            Self::NobodyPublishing => "nobody_publishing",
+            Self::BadSdp(_) => "bad_sdp",
+            Self::NoCodec(_) => "no_codec",
+            Self::NoFingerprint(_) => "no_fingerprint",
+            Self::NotFound => "session_not_found",
+            Self::SubjectFull => "too_many_sessions",
+            Self::Full => "full",
+            Self::Draining => "draining",
+        }
+    }
+}
+
 impl From<negotiate::Refusal> for Refusal {
     fn from(refusal: negotiate::Refusal) -> Self {
         match refusal {
@@ -84,6 +104,32 @@ pub struct IceConfig {
     pub ttl: u64,
     /// The end of that, seconds since 1970.
     pub expires_at: u64,
+}
+
+impl IceConfig {
+    /// As a browser takes it.
+    #[must_use]
+    pub fn rtc_configuration(self) -> RtcConfiguration {
+        let Self { urls, username, credential, ttl, .. } = self;
+        let ice_servers = [IceServer { urls, username, credential }];
+        RtcConfiguration { ice_servers, ice_transport_policy: "relay", ttl }
+    }
+}
+
+/// An `RTCConfiguration`, and how many seconds allocations can be made with it.
+#[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct RtcConfiguration {
+    ice_servers: [IceServer; 1],
+    ice_transport_policy: &'static str,
+    ttl: u64,
+}
+
+#[derive(Serialize)]
+struct IceServer {
+    urls: Vec<String>,
+    username: String,
+    credential: String,
 }
 
 impl std::fmt::Debug for IceConfig {

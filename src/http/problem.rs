@@ -189,18 +189,15 @@ impl From<RevokeError> for Problem {
 
 impl From<Refusal> for Problem {
     fn from(refusal: Refusal) -> Self {
-        let (status, code) = match refusal {
-            Refusal::NameInUse => (StatusCode::CONFLICT, "name_in_use"),
-            Refusal::NobodyPublishing => (StatusCode::NOT_FOUND, "nobody_publishing"),
-            Refusal::BadSdp(_) => (StatusCode::BAD_REQUEST, "bad_sdp"),
-            Refusal::NoCodec(_) => (StatusCode::UNPROCESSABLE_ENTITY, "no_codec"),
-            Refusal::NoFingerprint(_) => (StatusCode::UNPROCESSABLE_ENTITY, "no_fingerprint"),
-            Refusal::NotFound => (StatusCode::NOT_FOUND, "session_not_found"),
-            Refusal::SubjectFull => (StatusCode::TOO_MANY_REQUESTS, "too_many_sessions"),
-            Refusal::Full => (StatusCode::SERVICE_UNAVAILABLE, "full"),
-            Refusal::Draining => (StatusCode::SERVICE_UNAVAILABLE, "draining"),
+        let status = match refusal {
+            Refusal::NameInUse => StatusCode::CONFLICT,
+            Refusal::NobodyPublishing | Refusal::NotFound => StatusCode::NOT_FOUND,
+            Refusal::BadSdp(_) => StatusCode::BAD_REQUEST,
+            Refusal::NoCodec(_) | Refusal::NoFingerprint(_) => StatusCode::UNPROCESSABLE_ENTITY,
+            Refusal::SubjectFull => StatusCode::TOO_MANY_REQUESTS,
+            Refusal::Full | Refusal::Draining => StatusCode::SERVICE_UNAVAILABLE,
         };
-        let problem = Self::new(status, code, refusal.to_string());
+        let problem = Self::new(status, refusal.code(), refusal.to_string());
         match refusal {
             Refusal::NobodyPublishing => problem.with(RETRY_AFTER, SOON),
             Refusal::Full | Refusal::Draining | Refusal::SubjectFull => {
