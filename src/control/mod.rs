@@ -6,6 +6,7 @@
 pub mod api;
 mod directory;
 pub mod revocation;
+pub mod rooms;
 pub mod sealed;
 pub mod store;
 
