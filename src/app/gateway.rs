@@ -7,6 +7,7 @@ use std::time::Duration;
 use crate::auth::explain::{Explained, Question};
 use crate::auth::turn::{Class, MintError};
 use crate::control::revocation::{self, Revocations, RevokeError};
+use crate::control::rooms::Rooms;
 use crate::control::sealed::Sealed;
 use crate::control::store::{Record, StoreError};
 use crate::control::{Accepted, Control, IceConfig, Principal, Refusal};
@@ -80,6 +81,10 @@ impl http::Gateway for Gateway {
 
     fn sealed(&self) -> &Sealed {
         self.control.sealed()
+    }
+
+    fn rooms(&self) -> Option<&Rooms> {
+        None
     }
 
     fn explain(&self, question: Question<'_>) -> Explained {

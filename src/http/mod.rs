@@ -19,6 +19,7 @@ mod page;
 mod problem;
 mod sealed;
 pub mod server;
+mod signal;
 pub mod tls;
 mod whip;
 
@@ -30,6 +31,7 @@ use axum::extract::{DefaultBodyLimit, Request, State};
 use axum::middleware::{self, Next};
 use axum::response::Response;
 use axum::routing::{get, post};
+use tokio::sync::Semaphore;
 
 use crate::auth::admin::AdminKey;
 use crate::auth::explain::{Explained, Question};
@@ -37,6 +39,7 @@ use crate::auth::token::TokenKeys;
 use crate::auth::turn::{Class, MintError};
 use crate::control::api::{Accepted, IceConfig, Principal, Refusal};
 use crate::control::revocation::{self, RevokeError};
+use crate::control::rooms::Rooms;
 use crate::control::sealed::Sealed;
 use crate::control::store::{Record, StoreError};
 use crate::ids::StreamName;
@@ -94,6 +97,9 @@ pub trait Gateway: Clone + Send + Sync + 'static {
 
     /// Where the pages of sealed calls find each other.
     fn sealed(&self) -> &Sealed;
+
+    /// Rooms, where there are any.
+    fn rooms(&self) -> Option<&Rooms>;
 
     /// What a TURN username was minted for, and whether it still holds.
     fn explain(&self, question: Question<'_>) -> Explained;
@@ -156,6 +162,9 @@ struct Shared<G> {
     admin: Option<AdminKey>,
     body_timeout: Duration,
     metrics: Option<Signalling>,
+    /// Of WebSockets; [`cors::answer`] has its own.
+    origins: Origins,
+    sockets: Arc<Semaphore>,
 }
 
 impl<G: Clone> Clone for Shared<G> {
@@ -166,6 +175,8 @@ impl<G: Clone> Clone for Shared<G> {
             admin: self.admin.clone(),
             body_timeout: self.body_timeout,
             metrics: self.metrics.clone(),
+            origins: self.origins.clone(),
+            sockets: Arc::clone(&self.sockets),
         }
     }
 }
@@ -178,6 +189,8 @@ pub fn router<G: Gateway>(gateway: G, keys: Arc<TokenKeys>, config: Config) -> R
         admin: config.admin.clone(),
         body_timeout: config.body_timeout,
         metrics: config.metrics.clone(),
+        origins: config.origins.clone(),
+        sockets: Arc::new(Semaphore::new(signal::SOCKETS)),
     };
     let config = Arc::new(config);
     let api = Router::new()
@@ -193,6 +206,7 @@ pub fn router<G: Gateway>(gateway: G, keys: Arc<TokenKeys>, config: Config) -> R
             post(whip::play_in_session::<G>).delete(whip::close::<G>).options(whip::resource),
         )
         .route("/v1/ice", get(ice::configuration::<G>).options(ice::options))
+        .route("/v1/signal", get(signal::upgrade::<G>))
         .route("/v1/sealed/{room}", post(sealed::join::<G>).options(sealed::room_options))
         .route(
             "/v1/sealed/{room}/{seat}",

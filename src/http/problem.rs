@@ -1,6 +1,8 @@
 //! Errors as `application/problem+json` (RFC 9457).
 
-use axum::http::header::{ALLOW, CACHE_CONTROL, CONTENT_TYPE, RETRY_AFTER, WWW_AUTHENTICATE};
+use axum::http::header::{
+    ALLOW, CACHE_CONTROL, CONTENT_TYPE, RETRY_AFTER, UPGRADE, WWW_AUTHENTICATE,
+};
 use axum::http::{HeaderName, HeaderValue, StatusCode};
 use axum::response::{IntoResponse, Response};
 use serde::Serialize;
@@ -46,6 +48,18 @@ impl Problem {
     pub(super) fn wrong_method() -> Self {
         let detail = "this method is not for this path; the Allow header lists those that are";
         Self::new(StatusCode::METHOD_NOT_ALLOWED, "method_not_allowed", detail)
+    }
+
+    pub(super) fn wrong_origin() -> Self {
+        let detail = "pages of this origin may not call";
+        Self::new(StatusCode::FORBIDDEN, "origin_not_allowed", detail)
+    }
+
+    /// RFC 9110 section 15.5.22: the answer says to what.
+    pub(super) fn no_websocket() -> Self {
+        let detail = "this is a WebSocket: version 13, over HTTP/1.1";
+        Self::new(StatusCode::UPGRADE_REQUIRED, "upgrade_required", detail)
+            .with(UPGRADE, HeaderValue::from_static("websocket"))
     }
 
     pub(super) fn wrong_method_for_page() -> Self {

@@ -54,6 +54,12 @@ impl Fault {
         Self { code, detail: detail.to_string() }
     }
 
+    /// The `error` message.
+    #[must_use]
+    pub fn message(&self, id: Option<u64>) -> Arc<str> {
+        said::Said::Error { id, code: self.code, detail: &self.detail }.text()
+    }
+
     fn bad(detail: impl ToString) -> Self {
         Self::new("bad_message", detail)
     }

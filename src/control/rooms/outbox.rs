@@ -186,6 +186,12 @@ impl Outbox {
         waiting.end.map(Item::Close)
     }
 
+    /// Why it is closed, if it is.
+    #[must_use]
+    pub fn ending(&self) -> Option<Close> {
+        self.waiting().end
+    }
+
     /// Waits for what to do next. One task may wait.
     pub async fn next(&self) -> Item {
         loop {

@@ -536,9 +536,7 @@ impl Room {
         match (done, id) {
             (Ok(()), Some(id)) => self.say(now, to, Said::Ok { id }.text()),
             (Ok(()), None) => {}
-            (Err(Fault { code, detail }), id) => {
-                self.say(now, to, Said::Error { id, code, detail: &detail }.text());
-            }
+            (Err(fault), id) => self.say(now, to, fault.message(id)),
         }
     }
 
