@@ -48,6 +48,7 @@ use crate::time::Now;
 use crate::wire::sdp::MAX_SDP;
 pub use cors::Origins;
 use problem::Problem;
+pub use signal::Patience;
 
 /// A request is answered within this time, or refused.
 const REQUEST_TIMEOUT: Duration = Duration::from_secs(20);
@@ -139,6 +140,8 @@ pub struct Config {
     pub body_timeout: Duration,
     /// The key that opens `/v1/turn`; none: it stays closed.
     pub admin: Option<AdminKey>,
+    /// How patient the WebSockets of rooms are.
+    pub patience: Patience,
     /// Where answers are counted.
     pub metrics: Option<Signalling>,
 }
@@ -150,6 +153,7 @@ impl Default for Config {
             hsts: Duration::from_secs(365 * 24 * 3_600),
             body_timeout: Duration::from_secs(10),
             admin: None,
+            patience: Patience::default(),
             metrics: None,
         }
     }
@@ -164,6 +168,7 @@ struct Shared<G> {
     metrics: Option<Signalling>,
     /// Of WebSockets; [`cors::answer`] has its own.
     origins: Origins,
+    patience: Patience,
     sockets: Arc<Semaphore>,
 }
 
@@ -176,6 +181,7 @@ impl<G: Clone> Clone for Shared<G> {
             body_timeout: self.body_timeout,
             metrics: self.metrics.clone(),
             origins: self.origins.clone(),
+            patience: self.patience,
             sockets: Arc::clone(&self.sockets),
         }
     }
@@ -190,6 +196,7 @@ pub fn router<G: Gateway>(gateway: G, keys: Arc<TokenKeys>, config: Config) -> R
         body_timeout: config.body_timeout,
         metrics: config.metrics.clone(),
         origins: config.origins.clone(),
+        patience: config.patience,
         sockets: Arc::new(Semaphore::new(signal::SOCKETS)),
     };
     let config = Arc::new(config);

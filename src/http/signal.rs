@@ -27,20 +27,32 @@ use crate::ids::StreamName;
 
 /// WebSockets at once: places of participants, and some for those who are still to join.
 pub(super) const SOCKETS: usize = rooms::MAX_PARTICIPANTS + 512;
-/// A client says who it is within this time.
-const JOIN_WITHIN: Duration = Duration::from_secs(10);
-/// A silent line is asked whether it lives,
-const PING_EVERY: Duration = Duration::from_secs(15);
-/// and closed after so many unanswered questions.
+/// A silent line is closed after so many unanswered pings.
 const UNANSWERED: u32 = 3;
-/// A message that is not taken in this time will not be.
-const WRITE_WITHIN: Duration = Duration::from_secs(10);
 /// Time for the close code to be read, and for the client's own.
 const CLOSE_WITHIN: Duration = Duration::from_secs(2);
 /// Messages of a client, of every kind.
 const MESSAGES: Rate = Rate { burst: 200, per_second: 50 };
 /// Buffers of a connection: most messages are small.
 const READ_BUFFER: usize = 8 * 1024;
+
+/// How long a WebSocket waits for its client.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Patience {
+    /// To say who it is.
+    pub join: Duration,
+    /// To say anything, before it is asked by a ping; three of them unanswered are the end.
+    pub ping: Duration,
+    /// To take a message.
+    pub write: Duration,
+}
+
+impl Default for Patience {
+    fn default() -> Self {
+        let seconds = Duration::from_secs;
+        Self { join: seconds(10), ping: seconds(15), write: seconds(10) }
+    }
+}
 
 pub(super) async fn upgrade<G: Gateway>(
     State(shared): State<Shared<G>>,
@@ -118,7 +130,7 @@ impl<G: Gateway> Line<G> {
 
     /// Waits for a good `join`.
     async fn join(&mut self) -> Result<Member, End> {
-        let deadline = Instant::now() + JOIN_WITHIN;
+        let deadline = Instant::now() + self.shared.patience.join;
         loop {
             let got = timeout_at(deadline, self.socket.recv()).await;
             let got = got.map_err(|_| End::Closed(Close::Late))?;
@@ -166,7 +178,8 @@ impl<G: Gateway> Line<G> {
     }
 
     async fn serve(&mut self, member: &Member) -> End {
-        let mut ping = interval_at(Instant::now() + PING_EVERY, PING_EVERY);
+        let every = self.shared.patience.ping;
+        let mut ping = interval_at(Instant::now() + every, every);
         ping.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let mut unanswered = 0;
         loop {
@@ -235,7 +248,7 @@ impl<G: Gateway> Line<G> {
     /// Writes; false when that is of no use any more.
     async fn send(&mut self, message: Message) -> bool {
         let sent = tokio::select! {
-            sent = timeout(WRITE_WITHIN, self.socket.send(message)) => sent,
+            sent = timeout(self.shared.patience.write, self.socket.send(message)) => sent,
             () = self.outbox.overflowed() => return false,
         };
         match sent {
