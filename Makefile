@@ -1,11 +1,12 @@
 # make run    set up, build, start a development gateway and print what to open
 # make test   set up what tests need, then check format, lints and run every test (as root)
 # make bench-relay  measure the relay beside coturn, as root; BENCH_FLAGS='--part hairpin' and so on
+# make bench-forward  memory of idle players and latency of the forwarder, as root
 # make fuzz   run every fuzz target for FUZZ_SECONDS (60), from the corpora that the tests replay
 # make deny   check licences and advisories of all dependencies (builds cargo-deny once)
 
 .DEFAULT_GOAL := help
-.PHONY: help run build test lint bench-relay fuzz deny setup setup-test clean
+.PHONY: help run build test lint bench-relay bench-forward fuzz deny setup setup-test clean
 
 CARGO ?= cargo
 SERVE_FLAGS ?=
@@ -38,6 +39,9 @@ test: setup-test lint
 # Not part of `make test`: speed is measured, never asserted.
 bench-relay: setup
 	$(CARGO) bench --locked --bench relay -- $(BENCH_FLAGS)
+
+bench-forward: setup
+	$(CARGO) bench --locked --bench forward -- $(BENCH_FLAGS)
 
 # Not part of `make test`: cargo-deny takes many minutes to build on two cores, and its advisory
 # database changes without us, so a test run would neither be quick nor repeatable.

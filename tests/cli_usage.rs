@@ -60,6 +60,7 @@ fn every_command_has_help_with_examples() {
         &["token", "mint"],
         &["token", "verify"],
         &["probe"],
+        &["bridge"],
     ] {
         let ran = home.run(&[args, &["--help"]].concat()).expect(0);
         assert!(ran.stdout.contains("EXAMPLES\n  veilgate "), "{args:?}: {}", ran.stdout);

@@ -252,6 +252,7 @@ async fn ice_servers_are_a_ready_configuration() {
         }],
         "iceTransportPolicy": "relay",
         "ttl": 600,
+        "lifetime": 43_200,
     });
     let body: serde_json::Value = serde_json::from_str(&answer.body).expect("JSON");
     assert_eq!(body, expected);

@@ -33,6 +33,16 @@ fn page_publishes_watches_and_says_what_is_wrong() {
     assert_eq!(used["complaints"], json!([]), "errors on the console");
     assert!(words(used, "badToken").to_lowercase().contains("token"), "{used:#}");
 
+    let sealed = &seen["sealed"];
+    let link = words(sealed, "link");
+    let key = link.split_once("#stream=lobby/veiled&key=").expect("a link with a key").1;
+    assert_eq!(key.len(), 43, "256 bits: {link}");
+    assert_eq!(sealed["fragmentAfter"], "#stream=lobby/veiled", "the key left the address bar");
+    assert_eq!(sealed["lockedWhileLive"], true, "the box says what is sent");
+    assert!(words(sealed, "anotherKey").contains("another key"), "{sealed:#}");
+    assert_eq!(sealed["violations"], json!([]), "the content security policy was violated");
+    assert_eq!(sealed["complaints"], json!([]), "errors on the console");
+
     let camera = &seen["camera"];
     for (why, says) in
         [("refused", "not allowed"), ("absent", "No camera"), ("inUse", "in use by another")]

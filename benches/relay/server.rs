@@ -13,6 +13,7 @@ use anyhow::{Context as _, bail, ensure};
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use tempfile::TempDir;
+use veilgate::auth::token::{TokenKeys, TokenRequest};
 use veilgate::auth::turn::{Class, Key, Keys, Mint};
 use veilgate::time::Unix;
 
@@ -50,6 +51,7 @@ impl Kind {
 pub struct Server {
     process: Child,
     secret: String,
+    token: Vec<u8>,
     now: u64,
     _folder: TempDir,
 }
@@ -74,13 +76,14 @@ impl Server {
     pub fn start(kind: Kind) -> anyhow::Result<Self> {
         let folder = tempfile::tempdir()?;
         let secret = format!("{:032x}", rand::random::<u128>());
+        let token = rand::random::<[u8; 32]>().to_vec();
         let command = match kind {
             Kind::Coturn => coturn(folder.path(), &secret)?,
-            Kind::Veilgate => veilgate(folder.path(), &secret)?,
+            Kind::Veilgate => veilgate(folder.path(), &secret, &token)?,
         };
         let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH)?.as_secs();
         let process = spawn(command)?;
-        let mut server = Self { process, secret, now, _folder: folder };
+        let mut server = Self { process, secret, token, now, _folder: folder };
         for _ in 0..START_TRIES {
             if let Some(status) = server.process.try_wait()? {
                 bail!("{} ended at its start: {status}", kind.name());
@@ -102,6 +105,19 @@ impl Server {
         );
         let password = STANDARD.encode(aws_lc_rs::hmac::sign(&key, username.as_bytes()));
         (username, password)
+    }
+
+    /// A token for all streams.
+    #[allow(dead_code, reason = "for the forwarder's bench")]
+    pub fn token(&self, user: usize) -> anyhow::Result<String> {
+        let key = Key { id: "t1".to_owned(), secret: self.token.clone() };
+        let request = TokenRequest {
+            subject: Some(format!("user{user}")),
+            publish: vec!["bench/*".to_owned()],
+            play: vec!["bench/*".to_owned()],
+            ttl: Duration::from_secs(7_200),
+        };
+        Ok(TokenKeys::new(vec![key])?.mint(Unix::from_secs(self.now), &request, "bench")?)
     }
 
     /// A credential as veilgate mints them.
@@ -204,13 +220,12 @@ fn coturn(folder: &Path, secret: &str) -> anyhow::Result<Command> {
     Ok(command)
 }
 
-fn veilgate(folder: &Path, secret: &str) -> anyhow::Result<Command> {
+fn veilgate(folder: &Path, secret: &str, token: &[u8]) -> anyhow::Result<Command> {
     let made = rcgen::generate_simple_self_signed(["bench.invalid".to_owned()])?;
     write(&folder.join("cert.pem"), &made.cert.pem())?;
     write(&folder.join("key.pem"), &made.signing_key.serialize_pem())?;
     write(&folder.join("turn.keys"), &format!("k1:{}\n", STANDARD.encode(secret)))?;
-    let token = STANDARD.encode(rand::random::<[u8; 32]>());
-    write(&folder.join("token.keys"), &format!("t1:{token}\n"))?;
+    write(&folder.join("token.keys"), &format!("t1:{}\n", STANDARD.encode(token)))?;
     let file = folder.join("veilgate.yaml");
     let text = format!(
         "public: {{ ip: 127.0.0.1 }}\n\

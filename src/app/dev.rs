@@ -239,7 +239,7 @@ fn routed_address() -> Option<Ipv4Addr> {
 ///
 /// # Errors
 /// What the system says: it takes a descriptor to ask.
-pub(super) fn interface_addresses() -> io::Result<Vec<IpAddr>> {
+pub(crate) fn interface_addresses() -> io::Result<Vec<IpAddr>> {
     let interfaces = if_addrs::get_if_addrs()?;
     let addresses = interfaces.into_iter().flat_map(|interface| {
         let anycast = match &interface.addr {

@@ -4,6 +4,7 @@
 //! configuration that cannot be used (`EX_CONFIG` of sysexits). A reader of stdout that went away
 //! is no failure.
 
+mod bridge;
 mod check;
 mod init;
 mod keys;
@@ -115,6 +116,7 @@ enum Command {
     #[command(subcommand)]
     Token(token::TokenCommand),
     Probe(probe::ProbeArgs),
+    Bridge(bridge::BridgeArgs),
 }
 
 /// Settings that lie over the configuration file.
@@ -211,6 +213,7 @@ pub fn run(args: impl IntoIterator<Item = OsString>) -> Outcome {
         Command::Turn(command) => turn::run(&command),
         Command::Token(command) => token::run(&command),
         Command::Probe(args) => probe::run(&args),
+        Command::Bridge(args) => bridge::run(&args),
     };
     Outcome::Exit(match done {
         Ok(()) => 0,

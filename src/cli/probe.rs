@@ -2,12 +2,12 @@
 
 mod abuse;
 mod measure;
-mod path;
+pub(super) mod path;
 mod report;
-mod signalling;
+pub(super) mod signalling;
 mod stream;
 mod tap;
-mod target;
+pub(super) mod target;
 
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
@@ -279,7 +279,7 @@ fn mint(origin: &Origin, with_token: bool) -> Result<Minted, Failure> {
     Ok(Minted { probe, forwarder, token, media: origin.media() })
 }
 
-fn read_token(path: &Path) -> anyhow::Result<String> {
+pub(super) fn read_token(path: &Path) -> anyhow::Result<String> {
     let text =
         std::fs::read_to_string(path).with_context(|| format!("cannot read {}", path.display()))?;
     let token = text.trim();
@@ -291,7 +291,7 @@ fn read_token(path: &Path) -> anyhow::Result<String> {
 }
 
 /// Trusts the given authorities, else the development gateway's, else the system's.
-fn tls(
+pub(super) fn tls(
     ca: Option<&Path>,
     origin: Option<&Origin>,
     needed: bool,
@@ -305,6 +305,9 @@ fn tls(
         let unusable = || format!("{} cannot be used as --ca", path.display());
         for certificate in CertificateDer::pem_file_iter(path).with_context(unusable)? {
             roots.add(certificate.with_context(unusable)?).with_context(unusable)?;
+        }
+        if roots.is_empty() {
+            return Err(anyhow!("it holds no certificate").context(unusable()));
         }
     } else if needed {
         roots.add_parsable_certificates(rustls_native_certs::load_native_certs().certs);

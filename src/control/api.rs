@@ -104,15 +104,17 @@ pub struct IceConfig {
     pub ttl: u64,
     /// The end of that, seconds since 1970.
     pub expires_at: u64,
+    /// How long what is opened with it now may live, seconds.
+    pub lifetime: u64,
 }
 
 impl IceConfig {
     /// As a browser takes it.
     #[must_use]
     pub fn rtc_configuration(self) -> RtcConfiguration {
-        let Self { urls, username, credential, ttl, .. } = self;
+        let Self { urls, username, credential, ttl, lifetime, .. } = self;
         let ice_servers = [IceServer { urls, username, credential }];
-        RtcConfiguration { ice_servers, ice_transport_policy: "relay", ttl }
+        RtcConfiguration { ice_servers, ice_transport_policy: "relay", ttl, lifetime }
     }
 }
 
@@ -123,6 +125,8 @@ pub struct RtcConfiguration {
     ice_servers: [IceServer; 1],
     ice_transport_policy: &'static str,
     ttl: u64,
+    /// A client that stays longer comes with a fresh credential and an ICE restart before that.
+    lifetime: u64,
 }
 
 #[derive(Serialize)]

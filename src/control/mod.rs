@@ -20,7 +20,7 @@ use tokio::sync::mpsc::UnboundedReceiver;
 
 use crate::auth::turn::{Class, Keys, Mint, MintError};
 use crate::engine::mailbox::Event;
-use crate::engine::media::StreamShared;
+use crate::engine::media::{DataPeer, StreamShared};
 use crate::engine::parked::{Blueprint, BlueprintRole};
 use crate::engine::{self, Closing};
 use crate::ids::{RoomHash, SessionId, StreamId, StreamName, SubjectHash};
@@ -149,14 +149,33 @@ impl Control {
         who: &Principal,
         offer: &str,
     ) -> Result<Accepted, Refusal> {
+        self.publish_with(name, who, offer, None)
+    }
+
+    /// As [`Self::publish`], for a member of a room: `data` says who it is on data channels, which
+    /// the offer may then have beside its media, or alone.
+    ///
+    /// # Errors
+    /// As [`Self::publish`].
+    pub fn publish_with(
+        &self,
+        name: &StreamName,
+        who: &Principal,
+        offer: &str,
+        data: Option<DataPeer>,
+    ) -> Result<Accepted, Refusal> {
         let offer = sdp::Offer::parse(offer).map_err(negotiate::Refusal::from)?;
-        let (tracks, plan) = negotiate::publish(&offer)?;
+        let (tracks, plan, has_data) = match data {
+            Some(_) => negotiate::publish_with_data(&offer)?,
+            None => negotiate::publish(&offer).map(|(tracks, plan)| (tracks, plan, false))?,
+        };
         let id = StreamId(self.random());
         let spec = Arc::new(StreamSpec { id, name: name.clone(), tracks });
         let stream = Arc::new(StreamShared::new(spec));
         let entry = |session| Entry::publisher(session, Arc::clone(&stream));
         let role = BlueprintRole::Publish(Arc::clone(&stream));
-        self.agree(name, who, &offer, &plan, role, entry)
+        let data = data.filter(|_| has_data);
+        self.agree(name, who, &offer, &plan, role, data, entry)
     }
 
     /// Agrees on a player's session.
@@ -176,10 +195,11 @@ impl Control {
             negotiate::play(&offer, &stream.spec, &mut rng)?
         };
         let entry = |session| Entry::player(session, Arc::clone(&stream));
-        let role = BlueprintRole::Play(Arc::clone(&stream), spec);
-        self.agree(name, who, &offer, &plan, role, entry)
+        let role = BlueprintRole::Play(vec![(Arc::clone(&stream), spec)]);
+        self.agree(name, who, &offer, &plan, role, None, entry)
     }
 
+    #[expect(clippy::too_many_arguments, reason = "all of a session's agreement")]
     fn agree(
         &self,
         name: &StreamName,
@@ -187,6 +207,7 @@ impl Control {
         offer: &sdp::Offer,
         plan: &AnswerPlan,
         role: BlueprintRole,
+        data: Option<DataPeer>,
         entry: impl FnOnce(Agreed) -> Entry,
     ) -> Result<Accepted, Refusal> {
         let session = SessionId(self.random());
@@ -215,9 +236,10 @@ impl Control {
             fingerprints: offer.fingerprints.clone(),
             subject: SubjectHash::of(&who.subject),
             room: RoomHash::of(name.room()),
+            data: data.as_ref().map(|_| self.inner.engine.clock().zero()),
         };
         let until = self.inner.engine.clock().mono().plus(CLAIM_WITHIN);
-        let blueprint = Box::new(Blueprint { params, dtls, role });
+        let blueprint = Box::new(Blueprint { params, dtls, role, data });
         if self.inner.engine.park(blueprint, until).is_err() {
             self.directory(|d| d.remove(session));
             return Err(Refusal::Full);
@@ -290,6 +312,7 @@ impl Control {
             credential: minted.credential,
             ttl: ttl.as_secs(),
             expires_at: minted.allocate_by.as_secs(),
+            lifetime: session_limit.as_secs(),
         })
     }
 

@@ -24,6 +24,12 @@ impl Clock {
         Self { start: Instant::now() }
     }
 
+    /// The instant of [`Mono::ZERO`], for libraries that want instants.
+    #[must_use]
+    pub const fn zero(&self) -> Instant {
+        self.start
+    }
+
     /// Both clocks, now.
     #[must_use]
     #[expect(clippy::disallowed_methods, reason = "the home of the clock")]

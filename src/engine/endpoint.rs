@@ -2,10 +2,10 @@
 
 use std::sync::Arc;
 
-use super::media::StreamShared;
+use super::media::{DataPeer, StreamShared};
 use super::parked::{Blueprint, BlueprintRole};
 use crate::forward::{Player, Publisher};
-use crate::ids::{RoomHash, SessionId, SubjectHash};
+use crate::ids::{RoomHash, SessionId, StreamId, SubjectHash};
 use crate::relay::Owner;
 use crate::session::Session;
 use crate::time::{Mono, Now};
@@ -17,9 +17,41 @@ use rand::rngs::StdRng;
 #[derive(Debug)]
 pub enum Role {
     /// Sends a stream.
-    Publish(Box<Publisher>),
-    /// Takes a stream.
-    Play(Box<Player>),
+    Publish(Box<Publishing>),
+    /// Takes streams.
+    Play(Box<Playing>),
+}
+
+/// A session that sends a stream.
+#[derive(Debug)]
+pub struct Publishing {
+    /// The stream.
+    pub stream: Arc<StreamShared>,
+    /// Its receiving end.
+    pub publisher: Publisher,
+}
+
+/// A session that takes streams.
+#[derive(Debug)]
+pub struct Playing {
+    /// One for each stream, no stream twice.
+    pub parts: Vec<Part>,
+}
+
+/// One stream that a session takes.
+#[derive(Debug)]
+pub struct Part {
+    /// The stream.
+    pub stream: Arc<StreamShared>,
+    /// Its sending end.
+    pub player: Player,
+}
+
+impl Playing {
+    /// The part that takes a stream.
+    pub fn part(&mut self, stream: StreamId) -> Option<&mut Part> {
+        self.parts.iter_mut().find(|part| part.stream.spec.id == stream)
+    }
 }
 
 /// One session on its shard.
@@ -29,12 +61,12 @@ pub struct Endpoint {
     pub id: SessionId,
     /// Its local ufrag, the key of the parked table.
     pub ufrag: String,
-    /// The stream it sends or takes.
-    pub stream: Arc<StreamShared>,
     /// ICE, DTLS, SRTP.
     pub session: Session,
     /// Publisher or player.
     pub role: Role,
+    /// It has data channels.
+    pub data: Option<DataPeer>,
     /// DTLS is done.
     pub connected: bool,
     /// The timer in the shard's heap that is valid for it.
@@ -55,26 +87,30 @@ impl Endpoint {
         rng: &mut StdRng,
         now: Now,
     ) -> Result<Self, crate::session::SetupError> {
-        let Blueprint { params, dtls, role } = blueprint;
+        let Blueprint { params, dtls, role, data } = blueprint;
         let (id, ufrag) = (params.id, params.local.ufrag.clone());
         let (subject, room) = (params.subject, params.room);
         let session = Session::new(params, dtls, now)?;
-        let own = StdRng::from_rng(rng);
-        let (stream, role) = match role {
+        let role = match role {
             BlueprintRole::Publish(stream) => {
+                let own = StdRng::from_rng(rng);
                 let publisher = Publisher::new(Arc::clone(&stream.spec), own, now);
-                (stream, Role::Publish(Box::new(publisher)))
+                Role::Publish(Box::new(Publishing { stream, publisher }))
             }
-            BlueprintRole::Play(stream, spec) => {
-                (stream, Role::Play(Box::new(Player::new(spec, own, now))))
+            BlueprintRole::Play(streams) => {
+                let part = |(stream, spec)| Part {
+                    stream,
+                    player: Player::new(spec, StdRng::from_rng(rng), now),
+                };
+                Role::Play(Box::new(Playing { parts: streams.into_iter().map(part).collect() }))
             }
         };
         Ok(Self {
             id,
             ufrag,
-            stream,
             session,
             role,
+            data,
             connected: false,
             scheduled: None,
             queued: false,
@@ -95,8 +131,10 @@ impl Endpoint {
     pub fn poll_timeout(&self, routed: bool) -> Option<Mono> {
         let role = match &self.role {
             _ if !self.connected || !routed => None,
-            Role::Publish(publisher) => publisher.poll_timeout(),
-            Role::Play(player) => player.poll_timeout(),
+            Role::Publish(publishing) => publishing.publisher.poll_timeout(),
+            Role::Play(playing) => {
+                playing.parts.iter().filter_map(|part| part.player.poll_timeout()).min()
+            }
         };
         [self.session.poll_timeout(), role].into_iter().flatten().min()
     }

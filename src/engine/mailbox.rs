@@ -7,7 +7,7 @@ use mio::Waker;
 
 use super::endpoint::Endpoint;
 use super::hairpin::{HAIRPIN_RING, HairpinBatch};
-use super::media::{MEDIA_RING, MediaBatch, StreamShared};
+use super::media::{DataNews, MEDIA_RING, MediaBatch, StreamShared};
 use super::streams::Incoming;
 use crate::auth::revocation::Revocation;
 use crate::ids::{AllocationHandle, Path, SessionId};
@@ -54,6 +54,8 @@ pub enum Message {
         /// The allocation here.
         allocation: AllocationHandle,
     },
+    /// For the sessions of a room that have data channels.
+    Data(Arc<DataNews>),
     /// A TURN connection over TCP or TLS, after its handshake.
     Connection(Box<Incoming>),
     /// Credentials that are no longer good.

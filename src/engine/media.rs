@@ -5,7 +5,8 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU8, AtomicU64, Ordering};
 
 use crate::forward::{Clock, PacketHead};
-use crate::ids::{ShardId, StreamId};
+use crate::ids::{RoomHash, SessionId, ShardId, StreamId};
+use crate::session::data::Message;
 use crate::wire::media::StreamSpec;
 
 /// A slab takes no further packet beyond this.
@@ -75,6 +76,48 @@ impl StreamShared {
             self.players.fetch_or(bit, Ordering::Relaxed);
         } else {
             self.players.fetch_and(!bit, Ordering::Relaxed);
+        }
+    }
+}
+
+/// Who a session is among those of its room that have data channels.
+#[derive(Clone, Debug)]
+pub struct DataPeer {
+    /// What the others know it by: the part of a channel's label before the slash.
+    pub name: Arc<str>,
+    /// The room.
+    pub room: RoomHash,
+    /// Whether what it says is passed on; it hears the others all the same.
+    pub may_send: bool,
+}
+
+/// What the sessions of a room hear of one that has data channels.
+#[derive(Debug)]
+pub enum DataNews {
+    /// It said something.
+    Message {
+        /// The room.
+        room: RoomHash,
+        /// The session.
+        from: SessionId,
+        /// What, under the label that the others see.
+        message: Message,
+    },
+    /// It is gone.
+    Left {
+        /// The room.
+        room: RoomHash,
+        /// How the labels of its channels start.
+        prefix: String,
+    },
+}
+
+impl DataNews {
+    /// Whose news it is.
+    #[must_use]
+    pub const fn room(&self) -> RoomHash {
+        match self {
+            Self::Message { room, .. } | Self::Left { room, .. } => *room,
         }
     }
 }

@@ -5,7 +5,7 @@
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use super::media::StreamShared;
+use super::media::{DataPeer, StreamShared};
 use crate::ids::{SessionId, ShardId};
 use crate::relay::Owner;
 use crate::session::ice_lite::{Answer, CheckError};
@@ -22,6 +22,8 @@ pub struct Blueprint {
     pub dtls: Arc<dtls::Context>,
     /// Publisher or player.
     pub role: BlueprintRole,
+    /// It has data channels.
+    pub data: Option<DataPeer>,
 }
 
 /// What the session is for.
@@ -29,8 +31,8 @@ pub struct Blueprint {
 pub enum BlueprintRole {
     /// Sends a stream.
     Publish(Arc<StreamShared>),
-    /// Takes a stream.
-    Play(Arc<StreamShared>, PlaySpec),
+    /// Takes streams, each once.
+    Play(Vec<(Arc<StreamShared>, PlaySpec)>),
 }
 
 #[derive(Debug)]

@@ -145,6 +145,16 @@ counters! {
     SrtpDropSsrcLimit Counter "veilgate_session_srtp_dropped_total" { reason = "ssrc_limit" } "SRTP and SRTCP packets dropped";
     SrtpDropSeal Counter "veilgate_session_srtp_dropped_total" { reason = "seal" } "SRTP and SRTCP packets dropped";
 
+    DataChannelsOpened Counter "veilgate_session_data_channels_opened_total" {} "Data channels that clients opened";
+    DataAssociationsEnded Counter "veilgate_session_data_associations_ended_total" {} "SCTP associations that failed or were given up";
+    DataMessagesIn Counter "veilgate_session_data_messages_total" { direction = "in" } "Messages on data channels";
+    DataMessagesOut Counter "veilgate_session_data_messages_total" { direction = "out" } "Messages on data channels";
+    DataDropMalformed Counter "veilgate_session_data_dropped_total" { reason = "malformed" } "Data channel messages dropped";
+    DataDropNoChannel Counter "veilgate_session_data_dropped_total" { reason = "no_channel" } "Data channel messages dropped";
+    DataDropNotGranted Counter "veilgate_session_data_dropped_total" { reason = "not_granted" } "Data channel messages dropped";
+    DataDropSlow Counter "veilgate_session_data_dropped_total" { reason = "slow_receiver" } "Data channel messages dropped";
+    DataDropRing Counter "veilgate_session_data_dropped_total" { reason = "ring_full" } "Data channel messages dropped";
+
     ForwardPackets Counter "veilgate_forward_packets_total" {} "RTP packets written to players";
     ForwardBytes Counter "veilgate_forward_bytes_total" {} "RTP bytes written to players";
     ForwardReceived Counter "veilgate_forward_received_packets_total" {} "RTP packets taken from publishers";

@@ -355,17 +355,16 @@ impl Dtls {
         step
     }
 
-    /// Takes the queued datagrams after the handshake. False: the peer closed, or broke, the
-    /// connection.
-    pub(super) fn read(&mut self, now: Mono) -> bool {
+    /// Takes the queued datagrams after the handshake and gives application data to `take`, a
+    /// record a call. False: the peer closed, or broke, the connection.
+    pub(super) fn read(&mut self, now: Mono, mut take: impl FnMut(&[u8])) -> bool {
         if self.state != State::Connected {
             return true;
         }
-        // Nothing is expected but acknowledgements and close_notify; data is dropped unread.
-        let mut discarded = [0; 256];
+        let mut record = [0; MAX_DATAGRAM];
         let open = loop {
-            match ffi::at(now, || self.stream.ssl_read(&mut discarded)) {
-                Ok(_) => {}
+            match ffi::at(now, || self.stream.ssl_read(&mut record)) {
+                Ok(len) => take(record.get(..len).unwrap_or_default()),
                 Err(error) => break is_waiting(error.code()),
             }
         };
@@ -377,6 +376,19 @@ impl Dtls {
         }
         self.update_deadline(now);
         open
+    }
+
+    /// Whether [`Self::write`] would queue a datagram.
+    pub(super) fn has_room(&self) -> bool {
+        self.state == State::Connected && self.stream.get_ref().outbox.len() < MAX_OUTBOX
+    }
+
+    /// Queues application data as one record.
+    pub(super) fn write(&mut self, now: Mono, bytes: &[u8]) {
+        if self.state == State::Connected && ffi::at(now, || self.stream.ssl_write(bytes)).is_err()
+        {
+            clear_errors();
+        }
     }
 
     /// Retransmits what is due. False: given up.

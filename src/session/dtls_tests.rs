@@ -171,7 +171,7 @@ fn run(mut client: Client, fingerprints: Vec<Fingerprint>, network: Network<'_>)
                 step => end = Some(step),
             }
         } else {
-            server.read(now);
+            server.read(now, |_| {});
         }
         while let Some(datagram) = server.pop() {
             moved = true;
@@ -418,7 +418,7 @@ fn close_notify_reaches_the_client_and_the_clients_reaches_us() {
         while let Some(datagram) = client.stream.get_mut().outbox.pop_front() {
             server.push(&datagram);
         }
-        assert!(!server.read(now));
+        assert!(!server.read(now, |_| {}));
         assert!(!server.is_handshaking());
     }
 }

@@ -4,6 +4,7 @@
 //! a path only after a valid connectivity check, takes DTLS and media from such paths alone, sends
 //! to the one the client nominated, and ends when the client stops checking.
 
+pub mod data;
 pub mod dtls;
 mod dtls_ffi;
 #[cfg(test)]
@@ -17,7 +18,7 @@ use std::collections::VecDeque;
 use std::net::SocketAddr;
 use std::ops::Range;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use crate::ids::{Path, RoomHash, SessionId, SubjectHash};
 use crate::metrics::{Counters, Id};
@@ -27,6 +28,7 @@ use crate::wire::mux::{self, Inner};
 pub use dtls::{ContextError as SetupError, Fingerprint, HashAlgorithm, Version};
 pub use ice_lite::IceCredentials;
 
+use data::Data;
 use dtls::{Dtls, Failure, Step};
 use ice_lite::MAX_ANSWER;
 use paths::Paths;
@@ -52,6 +54,8 @@ pub struct Params {
     pub subject: SubjectHash,
     /// The room its allocations may be minted for.
     pub room: RoomHash,
+    /// Data channels were agreed; the instant of [`Mono::ZERO`].
+    pub data: Option<Instant>,
 }
 
 /// What a datagram was to its session.
@@ -122,6 +126,7 @@ pub struct Session {
     remote_ufrag: String,
     paths: Paths,
     dtls: Dtls,
+    data: Option<Box<Data>>,
     keys: Option<Keys>,
     connect_by: Mono,
     answers: VecDeque<(Path, [u8; MAX_ANSWER], usize)>,
@@ -151,6 +156,7 @@ impl Session {
             remote_ufrag: params.remote_ufrag,
             paths: Paths::default(),
             dtls: Dtls::new(context, params.fingerprints)?,
+            data: params.data.map(|zero| Box::new(Data::new(zero))),
             keys: None,
             connect_by: now.mono.plus(CONNECT_LIMIT),
             answers: VecDeque::new(),
@@ -267,7 +273,18 @@ impl Session {
             return;
         }
         // A handshake flight is dear: the engine runs it when its turn comes.
-        if !self.dtls.is_handshaking() && !self.dtls.read(now.mono) {
+        if !self.dtls.is_handshaking() {
+            self.read_dtls(now, counters);
+        }
+    }
+
+    fn read_dtls(&mut self, now: Now, counters: &mut Counters) {
+        let data = &mut self.data;
+        let open = self.dtls.read(now.mono, |packet| match data {
+            Some(data) => data.handle(now.mono, packet, counters),
+            None => counters.inc(Id::DataDropNotGranted),
+        });
+        if !open {
             self.end(Reason::Peer);
         }
     }
@@ -306,9 +323,7 @@ impl Session {
                 let (dtls, profile) = (agreed.version, agreed.profile);
                 self.keys = Some(Keys { receiver: agreed.receiver, sender: agreed.sender });
                 self.events.push_back(Event::Connected { dtls, profile });
-                if !self.dtls.read(now.mono) {
-                    self.end(Reason::Peer);
-                }
+                self.read_dtls(now, counters);
             }
             Step::Failed(Failure::Fingerprint) => {
                 counters.inc(Id::DtlsFingerprint);
@@ -322,12 +337,18 @@ impl Session {
     }
 
     /// Writes the next datagram to send into `out`, at least [`dtls::MTU`] bytes long.
-    pub fn poll_transmit(&mut self, out: &mut [u8]) -> Option<Transmit> {
+    pub fn poll_transmit(&mut self, now: Now, out: &mut [u8]) -> Option<Transmit> {
         if let Some((path, answer, len)) = self.answers.pop_front() {
             out.get_mut(..len)?.copy_from_slice(answer.get(..len)?);
             return Some(Transmit { path, len });
         }
         let path = self.paths.nominated()?;
+        if let Some(data) = self.data.as_mut().filter(|_| !self.ended)
+            && self.dtls.has_room()
+            && let Some(packet) = data.poll_transmit(now.mono)
+        {
+            self.dtls.write(now.mono, &packet);
+        }
         let datagram = self.dtls.pop()?;
         out.get_mut(..datagram.len())?.copy_from_slice(&datagram);
         Some(Transmit { path, len: datagram.len() })
@@ -345,7 +366,11 @@ impl Session {
             return None;
         }
         let connect_by = self.keys.is_none().then_some(self.connect_by);
-        [connect_by, self.paths.next_expiry(), self.dtls.deadline()].into_iter().flatten().min()
+        let data = self.data.as_ref().and_then(|data| data.poll_timeout());
+        [connect_by, self.paths.next_expiry(), self.dtls.deadline(), data]
+            .into_iter()
+            .flatten()
+            .min()
     }
 
     /// Does what is due: consent, the connect limit, DTLS retransmission.
@@ -365,6 +390,9 @@ impl Session {
         }
         if let Some(path) = self.paths.expire(now.mono) {
             self.announce(path);
+        }
+        if let Some(data) = &mut self.data {
+            data.handle_timeout(now.mono, counters);
         }
         let was_handshaking = self.dtls.is_handshaking();
         if !self.dtls.on_timeout(now.mono) {
@@ -427,6 +455,24 @@ impl Session {
             return None;
         };
         protect(&mut keys.sender).map_err(|_| counters.inc(Id::SrtpDropSeal)).ok()
+    }
+
+    /// The next data channel message of the client.
+    pub fn poll_message(&mut self, now: Now, counters: &mut Counters) -> Option<data::Message> {
+        self.data.as_mut().filter(|_| !self.ended)?.poll_message(now.mono, counters)
+    }
+
+    /// Sends a data channel message; false when it is dropped, and counted.
+    pub fn send_message(&mut self, message: &data::Message, counters: &mut Counters) -> bool {
+        let data = self.data.as_mut().filter(|_| !self.ended);
+        data.is_some_and(|data| data.send(message, counters))
+    }
+
+    /// Closes the channels we opened whose label starts with `prefix`.
+    pub fn close_channels(&mut self, prefix: &str) {
+        if let Some(data) = &mut self.data {
+            data.close_of(prefix);
+        }
     }
 
     /// Ends the session from our side: close_notify is queued, then [`Event::Ended`].

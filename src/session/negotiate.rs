@@ -97,6 +97,7 @@ pub fn publish(offer: &Offer) -> Result<(Vec<TrackSpec>, AnswerPlan), Refusal> {
             pli: feedback.pli,
             remb: feedback.remb,
             extensions,
+            rids: Vec::new(),
         });
         let codec = (offered, &codec, rtx_pt);
         accept(section, media, Direction::RecvOnly, codec, answered).map(Some)
@@ -163,6 +164,10 @@ fn check_transport(offer: &Offer) -> Result<(), Refusal> {
     if !offer.media.iter().any(media) {
         return Err(Refusal::NoCodec("the offer has no audio and no video section".to_owned()));
     }
+    check_security(offer)
+}
+
+fn check_security(offer: &Offer) -> Result<(), Refusal> {
     if offer.fingerprints.is_empty() {
         return Err(Refusal::NoFingerprint);
     }
@@ -260,7 +265,7 @@ fn accept(
 fn plan(offer: &Offer, sections: Vec<Section>) -> Result<AnswerPlan, Refusal> {
     let accepted = |s: &Section| match s {
         Section::Accepted(a) => Some(a.mid.clone()),
-        Section::Rejected { .. } => None,
+        Section::Rejected { .. } | Section::Data { .. } => None,
     };
     let mids: Vec<Option<String>> = sections.iter().filter_map(accepted).collect();
     let bundled = |mid: &Option<String>| mid.as_ref().is_some_and(|m| offer.bundle.contains(m));
@@ -542,6 +547,9 @@ impl Ssrcs<'_> {
         base64::engine::general_purpose::URL_SAFE_NO_PAD.encode(bytes)
     }
 }
+
+mod data;
+pub use data::publish_with_data;
 
 #[cfg(test)]
 mod tests;

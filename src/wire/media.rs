@@ -59,6 +59,16 @@ pub struct Extensions {
     pub video_orientation: Option<u8>,
     /// `…/playout-delay`.
     pub playout_delay: Option<u8>,
+    /// `urn:ietf:params:rtp-hdrext:sdes:rtp-stream-id` (RFC 8852).
+    pub rid: Option<u8>,
+    /// `urn:ietf:params:rtp-hdrext:sdes:repaired-rtp-stream-id` (RFC 8852).
+    pub repaired_rid: Option<u8>,
+    /// `…/transport-wide-cc-extensions-01`.
+    pub transport_cc: Option<u8>,
+    /// `…/abs-send-time`.
+    pub abs_send_time: Option<u8>,
+    /// The AV1 RTP specification's dependency descriptor.
+    pub dependency_descriptor: Option<u8>,
 }
 
 /// One audio or video of a publisher, as negotiated with the publisher.
@@ -86,6 +96,8 @@ pub struct TrackSpec {
     pub remb: bool,
     /// Header extensions the publisher sends.
     pub extensions: Extensions,
+    /// Simulcast layers by rid (RFC 8853), in the order of the offer; empty without simulcast.
+    pub rids: Vec<String>,
 }
 
 /// What one publisher sends under a name.

@@ -1,6 +1,7 @@
 //! Bytes to types and back, without state. Nothing here can panic on any input.
 
 pub mod channel_data;
+pub mod dcep;
 #[doc(hidden)]
 pub mod fuzz;
 pub mod media;

@@ -2,9 +2,12 @@
 //! its clients in the other. What runs here is what an operator runs; nothing is mocked.
 #![allow(dead_code, unreachable_pub, reason = "each test uses its part")]
 
+pub mod bridge;
 pub mod configured;
 pub mod expect;
+pub mod link;
 pub mod tool;
+pub mod watch;
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -184,16 +187,20 @@ fn inside<T: Send>(namespace: &str, work: impl FnOnce() -> T + Send) -> T {
 impl Drop for Network {
     fn drop(&mut self) {
         for namespace in [&self.clients, &self.gateway] {
-            // Whatever is left inside was started by this test: a browser whose driver died.
-            let pids = Command::new("ip").args(["netns", "pids", namespace]).output();
-            let pids = pids.map(|output| output.stdout).unwrap_or_default();
-            let pids = String::from_utf8_lossy(&pids).into_owned();
-            for pid in pids.split_whitespace() {
-                let _ = Command::new("kill").args(["-9", pid]).stderr(Stdio::null()).status();
-            }
-            let _ = Command::new("ip").args(["netns", "delete", namespace]).status();
+            remove(namespace);
         }
     }
+}
+
+/// Whatever is left inside was started by this test: a browser whose driver died.
+fn remove(namespace: &str) {
+    let pids = Command::new("ip").args(["netns", "pids", namespace]).output();
+    let pids = pids.map(|output| output.stdout).unwrap_or_default();
+    let pids = String::from_utf8_lossy(&pids).into_owned();
+    for pid in pids.split_whitespace() {
+        let _ = Command::new("kill").args(["-9", pid]).stderr(Stdio::null()).status();
+    }
+    let _ = Command::new("ip").args(["netns", "delete", namespace]).status();
 }
 
 /// A running `veilgate serve --dev`.

@@ -10,6 +10,7 @@ use std::time::Duration;
 
 use serde_json::{Value, json};
 
+use super::link::Link;
 use super::{Gateway, HOST, need};
 
 /// Starting four browsers on two busy cores takes this long at worst.
@@ -49,6 +50,15 @@ impl Tool {
 
     /// A driver that node runs, browsers or not.
     pub fn node(gateway: &Gateway, script: &'static str, plan: &Value) -> Self {
+        Self::node_at(gateway, None, script, plan)
+    }
+
+    /// As [`Self::node`], behind a bad link.
+    pub fn node_behind(link: &Link, gateway: &Gateway, script: &'static str, plan: &Value) -> Self {
+        Self::node_at(gateway, Some(link), script, plan)
+    }
+
+    fn node_at(gateway: &Gateway, link: Option<&Link>, script: &'static str, plan: &Value) -> Self {
         need("node", "nodejs");
         need("chromium", "chromium");
         need("firefox-esr", "firefox-esr");
@@ -67,7 +77,7 @@ impl Tool {
         let mut command = Command::new("unshare");
         command.args(["--mount", "sh", "-c", "mount --bind \"$0\" /etc/hosts && exec node \"$1\""]);
         command.arg(hosts).arg(tools.join(script));
-        Self::spawn(script, command, gateway, plan)
+        Self::spawn_at(link, script, command, gateway, plan)
     }
 
     /// aiortc, publishing or playing.
@@ -107,6 +117,17 @@ impl Tool {
         Self::spawn("gstreamer_call.py", command, gateway, plan)
     }
 
+    /// ffmpeg's WHIP muxer, publishing.
+    pub fn ffmpeg(gateway: &Gateway, plan: &Value) -> Self {
+        let python = tools().join("venv/bin/python");
+        let found = Command::new(&python).args(["-c", "import imageio_ffmpeg"]).output();
+        assert!(
+            found.is_ok_and(|found| found.status.success()),
+            "imageio-ffmpeg is missing. Run: scripts/setup test   (it makes tests/tools/venv)"
+        );
+        Self::python(gateway, "ffmpeg_whip.py", plan)
+    }
+
     /// libwebrtc in Node, publishing.
     pub fn wrtc(gateway: &Gateway, plan: &Value) -> Self {
         need("node", "nodejs");
@@ -120,14 +141,28 @@ impl Tool {
         Self::spawn("wrtc_call.mjs", command, gateway, plan)
     }
 
-    fn spawn(name: &'static str, mut command: Command, gateway: &Gateway, plan: &Value) -> Self {
+    fn spawn(name: &'static str, command: Command, gateway: &Gateway, plan: &Value) -> Self {
+        Self::spawn_at(None, name, command, gateway, plan)
+    }
+
+    fn spawn_at(
+        link: Option<&Link>,
+        name: &'static str,
+        mut command: Command,
+        gateway: &Gateway,
+        plan: &Value,
+    ) -> Self {
         let mut plan = plan.clone();
         plan["page"] = json!(gateway.page());
         plan["ca"] = gateway.note()["ca"].clone();
         plan["folder"] = json!(gateway.folder());
         let seconds = plan["seconds"].as_u64().unwrap_or(0);
         command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::inherit());
-        let mut process = gateway.network.as_client(|| command.spawn()).expect("the driver starts");
+        let spawned = match link {
+            Some(link) => link.as_client(|| command.spawn()),
+            None => gateway.network.as_client(|| command.spawn()),
+        };
+        let mut process = spawned.expect("the driver starts");
         let mut stdin = process.stdin.take().expect("piped");
         writeln!(stdin, "{plan}").expect("the driver reads its plan");
         let stdout = BufReader::new(process.stdout.take().expect("piped"));
@@ -143,7 +178,8 @@ impl Tool {
         Self { process, stdin: Some(stdin), events, name, seconds }
     }
 
-    fn wait(&self, event: &str, patience: Duration) -> Value {
+    /// The next event, which must be this one.
+    pub fn wait(&self, event: &str, patience: Duration) -> Value {
         let got = self.events.recv_timeout(patience).unwrap_or_else(|error| {
             panic!("{} said nothing where \"{event}\" was due ({error})", self.name)
         });
@@ -151,9 +187,21 @@ impl Tool {
         got
     }
 
+    /// What was said since and nobody waited for.
+    pub fn said(&self) -> impl Iterator<Item = Value> {
+        self.events.try_iter()
+    }
+
     /// Waits until media flows on all that the plan asked for; returns what the driver adds.
     pub fn flowing(&self) -> Value {
         self.wait("flowing", FLOWING)
+    }
+
+    /// Gives the driver a command line and returns the event that answers it.
+    pub fn ask(&mut self, command: &str, event: &str) -> Value {
+        let stdin = self.stdin.as_mut().expect("not told to finish");
+        writeln!(stdin, "{command}").expect("the driver reads its commands");
+        self.wait(event, FLOWING)
     }
 
     /// Waits for the plan's seconds to pass and returns what was seen.

@@ -57,6 +57,7 @@ pub fn audio_spec() -> TrackSpec {
         pli: false,
         remb: true,
         extensions: Extensions { mid: Some(MID), audio_level: Some(LEVEL), ..Default::default() },
+        rids: Vec::new(),
     }
 }
 
@@ -78,6 +79,7 @@ pub fn video_spec() -> TrackSpec {
             playout_delay: Some(DELAY),
             ..Default::default()
         },
+        rids: Vec::new(),
     }
 }
 
@@ -102,7 +104,7 @@ pub fn play_track(track: u8, rtx: bool) -> PlayTrackSpec {
             mid: Some(9),
             audio_level: Some(10),
             video_orientation: Some(11),
-            playout_delay: None,
+            ..Default::default()
         },
     }
 }

@@ -163,6 +163,7 @@ impl Gateway for Fake {
             credential: "pass\"word=".to_owned(),
             ttl: 600,
             expires_at: NOW + 600,
+            lifetime: 43_200,
         })
     }
 

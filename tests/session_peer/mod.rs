@@ -111,6 +111,7 @@ impl Call {
             fingerprints: vec![Fingerprint { algorithm: HashAlgorithm::Sha256, bytes }],
             subject: SubjectHash::of("user-42"),
             room: RoomHash::of("lobby"),
+            data: None,
         };
         let now = Now { mono: Mono::from_nanos(1), unix: Unix::from_secs(1_800_000_000) };
         let session = Session::new(params, Arc::new(context), now).unwrap();
@@ -142,7 +143,7 @@ impl Call {
 
     pub(crate) fn transmit(&mut self) -> Option<(Path, Vec<u8>)> {
         let mut buf = [0; 1500];
-        let Transmit { path, len } = self.session.poll_transmit(&mut buf)?;
+        let Transmit { path, len } = self.session.poll_transmit(self.now, &mut buf)?;
         Some((path, buf[..len].to_vec()))
     }
 

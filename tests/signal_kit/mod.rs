@@ -235,6 +235,7 @@ impl Media for FakeMedia {
             credential: "password".to_owned(),
             ttl: 600,
             expires_at: 600,
+            lifetime: 43_200,
         })
     }
 

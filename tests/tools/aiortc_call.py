@@ -4,15 +4,12 @@ One line of JSON on stdin is the plan, lines of JSON on stdout are events; see R
 """
 
 import asyncio
-import fractions
 import json
 import ssl
 import sys
 import threading
 import urllib.request
 
-import av
-import numpy
 from aiortc import (
     MediaStreamTrack,
     RTCConfiguration,
@@ -20,9 +17,9 @@ from aiortc import (
     RTCIceTransportPolicy,
     RTCPeerConnection,
     RTCSessionDescription,
-    VideoStreamTrack,
 )
-from aiortc.mediastreams import AudioStreamTrack
+
+from aiortc_media import Bars, Tone
 
 CONNECT_SECONDS = 60
 FRAMES_BEFORE_FLOWING = 5
@@ -32,49 +29,18 @@ def say(event, **more):
     print(json.dumps({"event": event, **more}), flush=True)
 
 
-class Bars(VideoStreamTrack):
-    """A bright bar that wanders over a grey ground."""
-
-    count = 0
-
-    async def recv(self):
-        pts, time_base = await self.next_timestamp()
-        picture = numpy.full((240, 320, 3), 90, dtype=numpy.uint8)
-        left = (self.count * 4) % 280
-        picture[:, left : left + 40] = (230, 200, 60)
-        frame = av.VideoFrame.from_ndarray(picture, format="rgb24")
-        frame.pts, frame.time_base = pts, time_base
-        self.count += 1
-        return frame
-
-
-class Tone(AudioStreamTrack):
-    """A tone instead of silence: 20 ms of 48 kHz mono at a time."""
-
-    phase = 0
-
-    async def recv(self):
-        silence = await super().recv()
-        rate, samples = silence.sample_rate, silence.samples
-        steps = numpy.arange(self.phase, self.phase + samples)
-        self.phase += samples
-        wave = (8000 * numpy.sin(2 * numpy.pi * 440 * steps / rate)).astype(numpy.int16)
-        frame = av.AudioFrame.from_ndarray(wave.reshape(1, -1), format="s16", layout="mono")
-        frame.sample_rate = rate
-        frame.pts, frame.time_base = silence.pts, fractions.Fraction(1, rate)
-        return frame
-
-
 class Gateway:
     def __init__(self, plan):
-        self.base = plan["page"].rstrip("/")
-        self.token = plan["token"]
+        # A bridge has a token, and is plain HTTP on loopback.
+        self.base = plan.get("bridge", plan["page"]).rstrip("/")
+        self.token = None if "bridge" in plan else plan["token"]
         self.trust = ssl.create_default_context(cafile=plan["ca"])
 
     def call(self, method, path, body=None):
         url = path if path.startswith("https:") else self.base + path
         request = urllib.request.Request(url, data=body, method=method)
-        request.add_header("Authorization", f"Bearer {self.token}")
+        if self.token:
+            request.add_header("Authorization", f"Bearer {self.token}")
         if body is not None:
             request.add_header("Content-Type", "application/sdp")
         with urllib.request.urlopen(request, timeout=20, context=self.trust) as response:
@@ -126,18 +92,21 @@ def stdin_closed():
     return closed
 
 
+async def configuration(plan, gateway):
+    if "bridge" in plan:
+        return RTCConfiguration(iceServers=[])
+    _, text = await gateway.ask("GET", "/v1/ice")
+    servers = [
+        RTCIceServer(urls=s["urls"], username=s["username"], credential=s["credential"])
+        for s in json.loads(text)["iceServers"]
+    ]
+    return RTCConfiguration(iceServers=servers, iceTransportPolicy=RTCIceTransportPolicy.RELAY)
+
+
 async def perform(plan):
     closed = stdin_closed()
     gateway = Gateway(plan)
-    _, text = await gateway.ask("GET", "/v1/ice")
-    config = json.loads(text)
-    servers = [
-        RTCIceServer(urls=s["urls"], username=s["username"], credential=s["credential"])
-        for s in config["iceServers"]
-    ]
-    peer = RTCPeerConnection(
-        RTCConfiguration(iceServers=servers, iceTransportPolicy=RTCIceTransportPolicy.RELAY)
-    )
+    peer = RTCPeerConnection(await configuration(plan, gateway))
     watcher = Watcher()
     tasks = []
     connected = asyncio.Event()
@@ -178,6 +147,7 @@ async def perform(plan):
         "candidates": [
             line for line in peer.localDescription.sdp.splitlines() if line.startswith("a=candidate")
         ],
+        "offer": offer.decode(),
         "answer": answer,
         "connection": peer.connectionState,
         "frames": watcher.video,

@@ -54,6 +54,8 @@ async function useIt(plan) {
 
   await page.focus('input[name=source][value=camera]');
   await page.keyboard.press('ArrowDown');
+  // Past "End-to-end encrypted".
+  await page.keyboard.press('Tab');
   await page.keyboard.press('Tab');
   await page.keyboard.press('Enter');
   await stateIs(page, 'publish', 'Live.');
@@ -94,6 +96,34 @@ async function useIt(plan) {
   return seen;
 }
 
+/** Publish end to end encrypted, and open the link that the page makes of it. */
+async function sealIt(plan) {
+  const browser = await launch('chromium', plan.folder);
+  const token = `&token=${plan.token}`;
+  const { page } = await open(browser, `${plan.page}#stream=lobby/veiled${token}`);
+  await page.click('input[name=source][value=test]');
+  await page.click('#seal');
+  const link = await text(page, '#invitation output');
+  await page.click('[data-side=publish] .go');
+  await stateIs(page, 'publish', 'Live.');
+  const seen = { link, lockedWhileLive: await page.$eval('#seal', (box) => box.disabled) };
+
+  const viewer = await open(browser, link + token);
+  seen.fragmentAfter = await viewer.page.evaluate(() => location.hash);
+  await viewer.page.click('[data-side=watch] .go');
+  await stateIs(viewer.page, 'watch', 'Live.');
+  await until(viewer.page, 'pictures with the key', () =>
+    /Frames[1-9]/.test(document.querySelector('[data-side=watch] .numbers').textContent),
+  );
+  const other = link.replace(/key=..../, 'key=AAAA');
+  const stranger = await open(browser, other + token);
+  await stranger.page.click('[data-side=watch] .go');
+  seen.anotherKey = await troubleOf(stranger.page, 'watch');
+  seen.violations = await viewer.page.evaluate(() => window.violations);
+  seen.complaints = viewer.complaints;
+  return seen;
+}
+
 /** What the page says when the camera cannot be had. */
 async function cameraTroubles(plan) {
   const seen = {};
@@ -124,7 +154,12 @@ const { plan } = await readPlan();
 let code = 0;
 let last;
 try {
-  last = { event: 'result', used: await useIt(plan), camera: await cameraTroubles(plan) };
+  last = {
+    event: 'result',
+    used: await useIt(plan),
+    sealed: await sealIt(plan),
+    camera: await cameraTroubles(plan),
+  };
 } catch (error) {
   last = { event: 'error', message: String(error?.stack ?? error) };
   code = 1;

@@ -45,7 +45,8 @@ pub(super) struct Options {
     pub(super) series: u64,
 }
 
-type Link = Arc<dyn Conn + Send + Sync>;
+/// A transport to a server.
+pub(in crate::cli) type Link = Arc<dyn Conn + Send + Sync>;
 
 /// Probes it; never fails, but says what does.
 pub(super) async fn probe(
@@ -63,14 +64,19 @@ pub(super) async fn probe(
         throughput: None,
     };
     tell(&format!("{route}: connecting"));
-    match connect(route, options).await {
+    match connect(route, options.patience, &options.tls).await {
         Ok(link) => over(link, route, options, tell, &mut report).await,
         Err(row) => report.checks.push(row),
     }
     report
 }
 
-async fn connect(route: &Route, options: &Options) -> Result<Link, Row> {
+/// Opens the route's transport; else what is in the way, and what to do.
+pub(in crate::cli) async fn connect(
+    route: &Route,
+    patience: Duration,
+    tls: &Arc<rustls::ClientConfig>,
+) -> Result<Link, Row> {
     let server = route.server;
     let transport = route.url.transport;
     let unreachable = |error: &std::io::Error| unreachable(route, error);
@@ -85,8 +91,8 @@ async fn connect(route: &Route, options: &Options) -> Result<Link, Row> {
         socket.connect(server).await.map_err(|e| unreachable(&e))?;
         return Ok(Arc::new(socket));
     }
-    let silent = || Row::fail("reachable", no_answer(route, options.patience));
-    let connecting = timeout(options.patience, TcpStream::connect(server)).await;
+    let silent = || Row::fail("reachable", no_answer(route, patience));
+    let connecting = timeout(patience, TcpStream::connect(server)).await;
     let stream = connecting.map_err(|_| silent())?.map_err(|e| unreachable(&e))?;
     stream.set_nodelay(true).map_err(|e| unreachable(&e))?;
     let local = stream.local_addr().map_err(|e| unreachable(&e))?;
@@ -95,8 +101,8 @@ async fn connect(route: &Route, options: &Options) -> Result<Link, Row> {
     }
     let name = ServerName::try_from(route.url.host.clone())
         .map_err(|_| Row::fail("tls", "the host of the URL is not a name TLS can ask for"))?;
-    let connector = TlsConnector::from(Arc::clone(&options.tls));
-    let shaken = timeout(options.patience, connector.connect(name, stream)).await;
+    let connector = TlsConnector::from(Arc::clone(tls));
+    let shaken = timeout(patience, connector.connect(name, stream)).await;
     let stream = shaken.map_err(|_| silent())?.map_err(|error| {
         Row::fail("tls", format!("{error}: for a private authority give --ca FILE"))
     })?;
@@ -122,14 +128,14 @@ fn protocol(route: &Route) -> &'static str {
     if route.url.transport == Transport::Udp { "UDP" } else { "TCP" }
 }
 
-fn nobody(route: &Route) -> String {
+pub(in crate::cli) fn nobody(route: &Route) -> String {
     let (protocol, port) = (protocol(route), route.server.port());
     format!(
         "not reachable: nobody listens on {protocol} {port}: start it there, or hand out other URLs"
     )
 }
 
-fn no_answer(route: &Route, patience: Duration) -> String {
+pub(in crate::cli) fn no_answer(route: &Route, patience: Duration) -> String {
     let (protocol, port) = (protocol(route), route.server.port());
     format!(
         "not reachable: no answer within {patience:?}: open {protocol} {port} in the firewalls \
@@ -333,7 +339,7 @@ async fn forged(tap: &Tap, genuine: &Credential, patience: Duration) -> Row {
     }
 }
 
-fn not_allocated(error: &str) -> Row {
+pub(in crate::cli) fn not_allocated(error: &str) -> Row {
     // The client tells the code in its text only: "… (error 401: …)".
     let code = error.split_once("(error ").and_then(|(_, rest)| rest.get(..3));
     let why = match code {
@@ -471,7 +477,7 @@ async fn echo_is_closed(
     echo: SocketAddr,
 ) -> Row {
     const CHECK: &str = "echo-class";
-    let link = match connect(route, options).await {
+    let link = match connect(route, options.patience, &options.tls).await {
         Ok(link) => link,
         Err(row) => return row,
     };

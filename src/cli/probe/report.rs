@@ -38,14 +38,14 @@ pub(super) struct Answers {
 
 /// One thing that should hold.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize)]
-pub(super) struct Row {
+pub(in crate::cli) struct Row {
     pub(super) check: &'static str,
     /// What the check was tried on, where one check has several subjects.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(super) subject: Option<String>,
     pub(super) state: State,
     /// One line: what was seen, and after a failure what to do.
-    pub(super) reason: String,
+    pub(in crate::cli) reason: String,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(super) answers: Option<Answers>,
 }

@@ -113,7 +113,7 @@ async fn with_token(mut answer: Response, rows: &mut Vec<Row>) -> Option<IceServ
 }
 
 /// The innermost reason, without the URL, and what to do.
-fn explain(error: &reqwest::Error, base: &Url) -> String {
+pub(in crate::cli) fn explain(error: &reqwest::Error, base: &Url) -> String {
     let mut reason = String::new();
     let mut next: Option<&dyn std::error::Error> = std::error::Error::source(error);
     while let Some(cause) = next {

@@ -12,14 +12,14 @@ use tokio::time::timeout;
 /// How a path reaches the server.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, Serialize)]
 #[serde(rename_all = "lowercase")]
-pub(super) enum Transport {
+pub(in crate::cli) enum Transport {
     Udp,
     Tcp,
     Tls,
 }
 
 impl Transport {
-    pub(super) const fn name(self) -> &'static str {
+    pub(in crate::cli) const fn name(self) -> &'static str {
         match self {
             Self::Udp => "udp",
             Self::Tcp => "tcp",
@@ -30,16 +30,16 @@ impl Transport {
 
 /// A `turn:` or `turns:` URL (RFC 7065).
 #[derive(Clone, PartialEq, Eq, Debug)]
-pub(super) struct TurnUrl {
-    pub(super) text: String,
+pub(in crate::cli) struct TurnUrl {
+    pub(in crate::cli) text: String,
     /// Without brackets.
-    pub(super) host: String,
-    pub(super) port: u16,
-    pub(super) transport: Transport,
+    pub(in crate::cli) host: String,
+    pub(in crate::cli) port: u16,
+    pub(in crate::cli) transport: Transport,
 }
 
 impl TurnUrl {
-    pub(super) fn parse(text: &str) -> Result<Self, String> {
+    pub(in crate::cli) fn parse(text: &str) -> Result<Self, String> {
         let (scheme, rest) = text.split_once(':').ok_or("it has no scheme")?;
         let tls = match scheme.to_ascii_lowercase().as_str() {
             "turn" => false,
@@ -92,13 +92,13 @@ fn split_port(place: &str) -> Result<(&str, Option<u16>), String> {
 
 /// One way to the server.
 #[derive(Clone, PartialEq, Eq, Debug)]
-pub(super) struct Route {
-    pub(super) url: TurnUrl,
-    pub(super) server: SocketAddr,
+pub(in crate::cli) struct Route {
+    pub(in crate::cli) url: TurnUrl,
+    pub(in crate::cli) server: SocketAddr,
 }
 
 impl Route {
-    pub(super) const fn family(&self) -> &'static str {
+    pub(in crate::cli) const fn family(&self) -> &'static str {
         if self.server.is_ipv4() { "ipv4" } else { "ipv6" }
     }
 }
@@ -110,7 +110,10 @@ impl fmt::Display for Route {
 }
 
 /// The first IPv4 and the first IPv6 address of the URL's host.
-pub(super) async fn routes(url: &TurnUrl, patience: Duration) -> Result<Vec<Route>, String> {
+pub(in crate::cli) async fn routes(
+    url: &TurnUrl,
+    patience: Duration,
+) -> Result<Vec<Route>, String> {
     let addresses: Vec<SocketAddr> = if let Ok(ip) = url.host.parse::<IpAddr>() {
         vec![SocketAddr::new(ip, url.port)]
     } else {
@@ -129,9 +132,9 @@ pub(super) async fn routes(url: &TurnUrl, patience: Duration) -> Result<Vec<Rout
 
 /// A user name and its password: never shown.
 #[derive(Clone, PartialEq, Eq)]
-pub(super) struct Credential {
-    pub(super) username: String,
-    pub(super) password: String,
+pub(in crate::cli) struct Credential {
+    pub(in crate::cli) username: String,
+    pub(in crate::cli) password: String,
 }
 
 impl fmt::Debug for Credential {
@@ -142,9 +145,9 @@ impl fmt::Debug for Credential {
 
 /// Where to go and with what.
 #[derive(Clone, PartialEq, Eq, Debug)]
-pub(super) struct IceServer {
-    pub(super) urls: Vec<String>,
-    pub(super) credential: Credential,
+pub(in crate::cli) struct IceServer {
+    pub(in crate::cli) urls: Vec<String>,
+    pub(in crate::cli) credential: Credential,
 }
 
 #[derive(Deserialize)]
@@ -179,7 +182,7 @@ enum Document {
 /// Reads what `turn mint --json` prints, or an `RTCConfiguration`.
 ///
 /// What is wrong with it is not said in detail: the text holds a password.
-pub(super) fn read_ice_server(json: &[u8]) -> Option<IceServer> {
+pub(in crate::cli) fn read_ice_server(json: &[u8]) -> Option<IceServer> {
     let entry = match serde_json::from_slice(json).ok()? {
         Document::Entry(entry) => entry,
         Document::Configuration { ice_servers } => ice_servers.into_iter().next()?,
@@ -192,7 +195,7 @@ pub(super) fn read_ice_server(json: &[u8]) -> Option<IceServer> {
     Some(IceServer { urls, credential })
 }
 
-pub(super) fn read_credential_file(path: &Path) -> anyhow::Result<IceServer> {
+pub(in crate::cli) fn read_credential_file(path: &Path) -> anyhow::Result<IceServer> {
     let text = std::fs::read(path).with_context(|| format!("cannot read {}", path.display()))?;
     read_ice_server(&text).ok_or_else(|| {
         anyhow!(

@@ -166,7 +166,9 @@ impl Shard {
     fn on_check(&mut self, path: Path, packet: &mut [u8]) {
         let allocation = path.allocation;
         let Some(check) = ice_lite::peek(packet) else {
-            self.counters.inc(Id::SessionIceMalformed);
+            if !ice_lite::is_keepalive(packet) {
+                self.counters.inc(Id::SessionIceMalformed);
+            }
             return;
         };
         if let Some(index) = self.by_ufrag.get(check.local_ufrag).copied() {
@@ -266,28 +268,34 @@ impl Shard {
 
     fn on_rtp(&mut self, endpoint: &mut Endpoint, rtp: &[u8]) {
         // A player has nothing to send; its RTP is noise.
-        let Role::Publish(publisher) = &mut endpoint.role else {
+        let Role::Publish(publishing) = &mut endpoint.role else {
             self.counters.inc(Id::SessionDropNotMedia);
             return;
         };
-        if let Some(packet) = publisher.on_rtp(self.now, rtp, &mut self.counters)
+        if let Some(packet) = publishing.publisher.on_rtp(self.now, rtp, &mut self.counters)
             && let Some(payload) = rtp.get(packet.payload)
         {
-            self.stage(endpoint.stream.spec.id, packet.head, payload);
+            self.stage(publishing.stream.spec.id, packet.head, payload);
         }
     }
 
     fn on_rtcp(&mut self, endpoint: &mut Endpoint, rtcp: &[u8]) {
         match &mut endpoint.role {
-            Role::Publish(publisher) => publisher.on_rtcp(self.now, rtcp, &mut self.counters),
-            Role::Play(player) => {
+            Role::Publish(publishing) => {
+                publishing.publisher.on_rtcp(self.now, rtcp, &mut self.counters);
+            }
+            Role::Play(playing) => {
                 let mut wants = std::mem::take(&mut self.wants);
-                wants.clear();
-                player.on_rtcp(self.now, rtcp, &mut wants, &mut self.counters);
-                for track in &wants.keyframes {
-                    self.ask_keyframe(&endpoint.stream, *track);
+                for place in 0..playing.parts.len() {
+                    let Role::Play(playing) = &mut endpoint.role else { break };
+                    let Some(part) = playing.parts.get_mut(place) else { break };
+                    wants.clear();
+                    part.player.on_rtcp(self.now, rtcp, &mut wants, &mut self.counters);
+                    for track in &wants.keyframes {
+                        self.ask_keyframe(&part.stream, *track);
+                    }
+                    self.retransmit(endpoint, place, &wants);
                 }
-                self.retransmit(endpoint, &wants);
                 self.wants = wants;
             }
         }

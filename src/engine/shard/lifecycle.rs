@@ -4,9 +4,10 @@ use std::net::SocketAddr;
 
 use super::{Endpoint, LocalStream, Role, Shard, Target};
 use crate::engine::mailbox::{Event, Message};
+use crate::engine::media::StreamShared;
 use crate::engine::parked::Blueprint;
 use crate::forward::Cache;
-use crate::ids::{AllocationHandle, Path, SessionId};
+use crate::ids::{AllocationHandle, Path, SessionId, StreamId};
 use crate::metrics::Id;
 use crate::session::Reason;
 
@@ -35,6 +36,7 @@ impl Shard {
                 self.parts.relay.rotate_nonces(self.now.mono, &key, &mut self.counters);
             }
             Message::OwnAddresses(own) => self.parts.relay.set_own_addresses(own),
+            Message::Data(news) => self.on_data(&news),
             Message::Stop => self.stopping = true,
         }
     }
@@ -65,28 +67,57 @@ impl Shard {
         });
         self.by_ufrag.insert(endpoint.ufrag.clone(), index);
         self.by_session.insert(endpoint.id, index);
-        let spec = &endpoint.stream.spec;
-        let local = self.streams.entry(spec.id).or_insert_with(|| LocalStream {
-            players: Vec::new(),
-            publisher: None,
-            caches: spec.tracks.iter().map(|t| Cache::new(t.kind)).collect(),
-            clocks: vec![None; spec.tracks.len()],
-        });
-        match endpoint.role {
-            Role::Publish(_) => {
-                local.publisher = Some(index);
-                endpoint.stream.set_publisher(Some(self.parts.id));
+        match &endpoint.role {
+            Role::Publish(publishing) => {
+                self.local_stream(&publishing.stream).publisher = Some(index);
+                publishing.stream.set_publisher(Some(self.parts.id));
             }
-            Role::Play(_) => {
-                local.players.push(index);
-                endpoint.stream.set_players(self.parts.id, true);
+            Role::Play(playing) => {
+                for part in &playing.parts {
+                    self.attach_player(index, &part.stream);
+                }
             }
+        }
+        if let Some(peer) = &endpoint.data {
+            self.join_data(index, peer.room);
         }
         self.count_session(&endpoint, true);
         if let Some(slot) = self.endpoints.get_mut(index) {
             *slot = Some(endpoint);
         }
         index
+    }
+
+    fn local_stream(&mut self, stream: &StreamShared) -> &mut LocalStream {
+        let spec = &stream.spec;
+        self.streams.entry(spec.id).or_insert_with(|| LocalStream {
+            players: Vec::new(),
+            publisher: None,
+            caches: spec.tracks.iter().map(|t| Cache::new(t.kind)).collect(),
+            clocks: vec![None; spec.tracks.len()],
+        })
+    }
+
+    fn attach_player(&mut self, index: usize, stream: &StreamShared) {
+        self.local_stream(stream).players.push(index);
+        stream.set_players(self.parts.id, true);
+    }
+
+    fn detach_player(&mut self, index: usize, stream: &StreamShared) {
+        let Some(local) = self.streams.get_mut(&stream.spec.id) else { return };
+        local.players.retain(|i| *i != index);
+        if local.players.is_empty() {
+            stream.set_players(self.parts.id, false);
+        }
+        self.forget_stream(stream.spec.id);
+    }
+
+    /// Forgets a stream that has no end here any more.
+    fn forget_stream(&mut self, id: StreamId) {
+        let unused = |local: &LocalStream| local.players.is_empty() && local.publisher.is_none();
+        if self.streams.get(&id).is_some_and(unused) {
+            self.streams.remove(&id);
+        }
     }
 
     /// Takes an endpoint out of every table of this shard, but not out of the parked one.
@@ -97,25 +128,26 @@ impl Shard {
         self.handshakes.retain(|i| *i != index);
         self.free.push(index);
         self.count_session(endpoint, false);
-        let id = endpoint.stream.spec.id;
-        let Some(local) = self.streams.get_mut(&id) else { return };
-        match endpoint.role {
-            Role::Publish(_) => {
-                local.publisher = None;
-                // After a move the new home has already put its own number there.
-                if endpoint.stream.publisher() == Some(self.parts.id) {
-                    endpoint.stream.set_publisher(None);
-                }
-            }
-            Role::Play(_) => {
-                local.players.retain(|i| *i != index);
-                if local.players.is_empty() {
-                    endpoint.stream.set_players(self.parts.id, false);
-                }
-            }
+        if let Some(peer) = &endpoint.data {
+            self.leave_data(index, peer.room);
         }
-        if local.players.is_empty() && local.publisher.is_none() {
-            self.streams.remove(&id);
+        match &endpoint.role {
+            Role::Publish(publishing) => {
+                let stream = &publishing.stream;
+                if let Some(local) = self.streams.get_mut(&stream.spec.id) {
+                    local.publisher = None;
+                }
+                // After a move the new home has already put its own number there.
+                if stream.publisher() == Some(self.parts.id) {
+                    stream.set_publisher(None);
+                }
+                self.forget_stream(stream.spec.id);
+            }
+            Role::Play(playing) => {
+                for part in &playing.parts {
+                    self.detach_player(index, &part.stream);
+                }
+            }
         }
     }
 
@@ -218,6 +250,9 @@ impl Shard {
             }
         });
         self.detach(index, endpoint);
+        if let Some(peer) = &endpoint.data {
+            self.data_left(peer);
+        }
         self.parts.parked.remove(&endpoint.ufrag);
         self.tell(Event::Ended(endpoint.id, reason));
     }

@@ -5,6 +5,7 @@
 //! that have others, take messages, run at most one DTLS handshake step, run due timers, send.
 
 mod connections;
+mod data;
 mod external;
 mod inbound;
 mod lifecycle;
@@ -26,7 +27,7 @@ use tokio::sync::mpsc::UnboundedSender;
 use super::MAX_UDP;
 use super::clock::Clock;
 use super::egress::Egress;
-use super::endpoint::{Endpoint, Role};
+use super::endpoint::{Endpoint, Part, Role};
 use super::external::External;
 use super::hairpin::Outbox;
 use super::mailbox::{Event, Mailbox};
@@ -37,7 +38,7 @@ use super::socket::Sockets;
 use super::streams::Streams;
 use super::sys::udp::{RECV_BATCH, RecvBatch};
 use crate::forward::{Cache, Wants};
-use crate::ids::{SessionId, ShardId, StreamId};
+use crate::ids::{RoomHash, SessionId, ShardId, StreamId};
 use crate::metrics::{Counters, Hist, Id, Published};
 use crate::relay::{HEADROOM, Relay, TAILROOM};
 use crate::session::{self, srtp};
@@ -124,6 +125,8 @@ pub(super) struct Shard {
     by_ufrag: HashMap<String, usize>,
     by_session: HashMap<SessionId, usize>,
     lanes: Vec<Lane>,
+    /// Sessions with data channels.
+    data_rooms: HashMap<RoomHash, Vec<usize>>,
     streams: HashMap<StreamId, LocalStream>,
     building: Vec<Arc<MediaBatch>>,
     pool: Slabs<MediaBatch>,
@@ -161,6 +164,7 @@ impl Shard {
             by_ufrag: HashMap::new(),
             by_session: HashMap::new(),
             lanes: Vec::new(),
+            data_rooms: HashMap::new(),
             streams: HashMap::new(),
             building: Vec::new(),
             pool: Slabs::new(MEDIA_RING),

@@ -3,7 +3,7 @@
 use std::cmp::Reverse;
 use std::sync::Arc;
 
-use super::{Endpoint, PACKET, Role, SLOT, Shard};
+use super::{Endpoint, PACKET, Part, Role, SLOT, Shard};
 use crate::engine::egress::Egress;
 use crate::engine::mailbox::{Event, Message};
 use crate::engine::media::{MediaBatch, StreamShared};
@@ -51,13 +51,12 @@ impl Shard {
                 self.pool.put(slab);
                 continue;
             };
-            if let (Role::Publish(publisher), Some(batch)) =
-                (&endpoint.role, Arc::get_mut(&mut slab))
-            {
-                let tracks = endpoint.stream.spec.tracks.len();
-                batch.clocks.extend((0..tracks).map(|t| publisher.clock(t as u8)));
+            let Role::Publish(publishing) = &endpoint.role else { continue };
+            if let Some(batch) = Arc::get_mut(&mut slab) {
+                let tracks = publishing.stream.spec.tracks.len();
+                batch.clocks.extend((0..tracks).map(|t| publishing.publisher.clock(t as u8)));
             }
-            let mask = endpoint.stream.player_shards();
+            let mask = publishing.stream.player_shards();
             for (shard, mailbox) in mailboxes.iter().enumerate() {
                 if mask & (1 << shard) == 0 || shard == usize::from(self.parts.id.0) {
                     continue;
@@ -112,8 +111,9 @@ impl Shard {
             return;
         };
         let now = self.now;
-        let Role::Play(player) = &mut endpoint.role else { return };
-        let session = &mut endpoint.session;
+        let Role::Play(playing) = &mut endpoint.role else { return };
+        let Some(part) = slab.stream.and_then(|stream| playing.part(stream)) else { return };
+        let (player, session) = (&mut part.player, &mut endpoint.session);
         let mut out = self.out();
         for (head, range) in &slab.packets {
             let Some(payload) = slab.bytes.get(range.clone()) else { continue };
@@ -125,14 +125,15 @@ impl Shard {
     }
 
     /// Answers a player's NACKs from the caches of its stream.
-    pub(super) fn retransmit(&mut self, endpoint: &mut Endpoint, wants: &Wants) {
+    pub(super) fn retransmit(&mut self, endpoint: &mut Endpoint, place: usize, wants: &Wants) {
         if wants.nacks.is_empty() || !endpoint.connected {
             return;
         }
         let Some(route) = self.route_of(endpoint) else { return };
         let now = self.now;
-        let Endpoint { role, session, stream, .. } = endpoint;
-        let Role::Play(player) = role else { return };
+        let Endpoint { role, session, .. } = endpoint;
+        let Role::Play(playing) = role else { return };
+        let Some(Part { stream, player }) = playing.parts.get_mut(place) else { return };
         let Some(local) = self.streams.get(&stream.spec.id) else { return };
         let mut out = Out {
             egress: &mut self.egress,
@@ -175,8 +176,8 @@ impl Shard {
         let Some(index) = self.streams.get(&stream).and_then(|s| s.publisher) else { return };
         let now = self.now;
         self.with_endpoint(index, |endpoint, shard| {
-            if let Role::Publish(publisher) = &mut endpoint.role {
-                publisher.request_keyframe(now, track, &mut shard.counters);
+            if let Role::Publish(publishing) = &mut endpoint.role {
+                publishing.publisher.request_keyframe(now, track, &mut shard.counters);
             }
         });
         self.touch(index);
@@ -206,6 +207,7 @@ impl Shard {
         }
         if ended.is_none() && endpoint.connected {
             self.poll_role(endpoint);
+            self.poll_data(endpoint);
         }
         self.send_queued(endpoint);
         if ended.is_some() {
@@ -226,7 +228,7 @@ impl Shard {
 
     fn send_queued(&mut self, endpoint: &mut Endpoint) {
         let mut buffer = [0; PACKET];
-        while let Some(transmit) = endpoint.session.poll_transmit(&mut buffer) {
+        while let Some(transmit) = endpoint.session.poll_transmit(self.now, &mut buffer) {
             let route = self.route_over(transmit.path);
             let (Some(route), Some(bytes)) = (route, buffer.get(..transmit.len)) else {
                 self.counters.inc(Id::SessionDropNoPath);
@@ -243,38 +245,39 @@ impl Shard {
     fn poll_role(&mut self, endpoint: &mut Endpoint) {
         let Some(route) = self.route_of(endpoint) else { return };
         let now = self.now;
-        let Endpoint { role, session, stream, .. } = endpoint;
+        let Endpoint { role, session, .. } = endpoint;
         match role {
-            Role::Publish(publisher) => {
+            Role::Publish(publishing) => {
                 let mut more = true;
                 while more {
                     more = self.out().send(&route, |slot, counters| {
-                        let len = publisher.poll_rtcp(now, slot, counters)?;
+                        let len = publishing.publisher.poll_rtcp(now, slot, counters)?;
                         session.protect_rtcp(slot, len, counters)
                     });
                 }
             }
-            Role::Play(player) => {
-                let stream = Arc::clone(stream);
-                for track in player.wants_keyframe() {
-                    self.ask_keyframe(&stream, track);
-                }
-                let Some(local) = self.streams.get(&stream.spec.id) else { return };
-                let mut out = Out {
-                    egress: &mut self.egress,
-                    streams: &mut self.connections,
-                    counters: &mut self.counters,
-                    sockets: &self.parts.sockets,
-                    transaction: &mut self.transaction,
-                    relay: &mut self.parts.relay,
-                    now: now.mono,
-                };
-                let mut more = true;
-                while more {
-                    more = out.send(&route, |slot, counters| {
-                        let len = player.poll_rtcp(now, &local.clocks, slot)?;
-                        session.protect_rtcp(slot, len, counters)
-                    });
+            Role::Play(playing) => {
+                for Part { stream, player } in &mut playing.parts {
+                    for track in player.wants_keyframe() {
+                        self.ask_keyframe(stream, track);
+                    }
+                    let Some(local) = self.streams.get(&stream.spec.id) else { continue };
+                    let mut out = Out {
+                        egress: &mut self.egress,
+                        streams: &mut self.connections,
+                        counters: &mut self.counters,
+                        sockets: &self.parts.sockets,
+                        transaction: &mut self.transaction,
+                        relay: &mut self.parts.relay,
+                        now: now.mono,
+                    };
+                    let mut more = true;
+                    while more {
+                        more = out.send(&route, |slot, counters| {
+                            let len = player.poll_rtcp(now, &local.clocks, slot)?;
+                            session.protect_rtcp(slot, len, counters)
+                        });
+                    }
                 }
             }
         }

@@ -3,12 +3,17 @@
 import { camera, cameraTrouble, testPicture } from './media.js';
 import { sealedCard } from './sealed-card.js';
 import { Meter } from './stats.js';
-import { play, publish } from './veilgate.js';
+import { canEncrypt, newKey, play, publish } from './veilgate.js';
 
 const form = document.querySelector('#who');
 const nameField = document.querySelector('#name');
 const roomField = document.querySelector('#room');
 const tokenField = document.querySelector('#token');
+const sealBox = document.querySelector('#seal');
+const invitation = document.querySelector('#invitation');
+
+/** The key of the link, or the one made here; it stays in this page and in the link. */
+let key = null;
 
 /** Shows the streams or the sealed call. */
 function show(mode) {
@@ -22,15 +27,31 @@ function show(mode) {
   roomField.disabled = mode !== 'sealed';
 }
 
-/** Names and token from the fragment; the token then leaves the address bar and the history. */
+/** The link for viewers, under what is published end to end encrypted. */
+function invite() {
+  const on = sealBox.checked && key !== null;
+  invitation.hidden = !on;
+  const name = nameField.value.trim();
+  const link = `${location.origin}${location.pathname}#stream=${name}&key=${key}`;
+  invitation.querySelector('output').textContent = on ? link : '';
+}
+
+/** Names, token and key from the fragment; the secrets then leave the address bar and the history. */
 function readFragment() {
   const given = new URLSearchParams(location.hash.slice(1));
   show(given.has('sealed') ? 'sealed' : 'streams');
   if (given.get('sealed')) roomField.value = given.get('sealed');
   if (given.get('stream')) nameField.value = given.get('stream');
-  if (!given.has('token')) return;
-  tokenField.value = given.get('token');
+  if (given.get('key')) {
+    key = given.get('key');
+    sealBox.checked = true;
+    document.querySelector('#keyed').hidden = false;
+    invite();
+  }
+  if (!given.has('token') && !given.has('key')) return;
+  if (given.has('token')) tokenField.value = given.get('token');
   given.delete('token');
+  given.delete('key');
   const rest = given.toString().replaceAll('%2F', '/');
   history.replaceState(null, '', rest ? `#${rest}` : location.pathname);
 }
@@ -56,8 +77,15 @@ function rows(numbers, lossMatters) {
 const STATES = {
   connecting: 'Connecting…',
   live: 'Live.',
+  restarting: 'Looking for another way…',
   stopped: 'Stopped.',
   failed: 'Stopped.',
+};
+
+const UNDECRYPTABLE = {
+  key: 'This link has another key than the stream: it cannot be shown.',
+  clear: 'This stream is not encrypted, but the link has a key: it is not shown.',
+  damaged: 'The stream is damaged on its way.',
 };
 
 /** One half of the page: a button that starts and stops one session. */
@@ -171,7 +199,10 @@ const sender = new Side(document.querySelector('[data-side=publish]'), {
   async start(options) {
     const test = document.querySelector('input[name=source]:checked').value === 'test';
     const source = test ? testPicture() : { stream: await camera() };
+    // What the box says must be what is sent.
+    sealBox.disabled = true;
     sender.onended = () => {
+      sealBox.disabled = !canEncrypt();
       source.stop?.();
       for (const track of source.stream.getTracks()) track.stop();
     };
@@ -179,7 +210,7 @@ const sender = new Side(document.querySelector('[data-side=publish]'), {
       track.addEventListener('ended', () => sender.trouble(`The ${track.kind} source is gone.`));
     }
     sender.video.srcObject = source.stream;
-    return publish({ ...options, stream: source.stream });
+    return publish({ ...options, stream: source.stream, key: sealBox.checked ? key : undefined });
   },
 });
 
@@ -188,6 +219,8 @@ const watcher = new Side(document.querySelector('[data-side=watch]'), {
   async start(options) {
     return play({
       ...options,
+      key: sealBox.checked ? key : undefined,
+      onundecryptable: ({ reason }) => watcher.trouble(UNDECRYPTABLE[reason]),
       ontrack(stream) {
         watcher.video.srcObject = stream;
       },
@@ -201,6 +234,12 @@ sealedCard(document.querySelector('[data-side=sealed]'), () =>
     : null,
 );
 
+sealBox.disabled = !canEncrypt();
+sealBox.addEventListener('change', () => {
+  if (sealBox.checked) key ??= newKey();
+  invite();
+});
+nameField.addEventListener('input', invite);
 form.addEventListener('submit', (event) => event.preventDefault());
 addEventListener('pagehide', () => {
   sender.session?.leave();

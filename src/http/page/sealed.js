@@ -6,7 +6,7 @@
 //   await call.live;            // both sides are connected, or it rejects with a VeilgateError
 //   await call.close();
 
-import { VeilgateError, pause, request } from './veilgate.js';
+import { Session, VeilgateError, pause, request } from './veilgate/session.js';
 
 const GATHER_TIMEOUT_MS = 15_000;
 const CONNECT_TIMEOUT_MS = 30_000;
@@ -53,98 +53,32 @@ export async function safetyCode(peer) {
 }
 
 /** One call, from taking a seat to leaving it. */
-export class SealedCall {
-  #options;
-  #abort = new AbortController();
+export class SealedCall extends Session {
   #seat = null;
-  #settle;
-  #ended;
 
-  /** The RTCPeerConnection, or null before and after. */
-  peer = null;
-  /** 'connecting' | 'alone' | 'live' | 'stopped' | 'failed' */
-  state = 'connecting';
   /** 'offerer' | 'answerer', once the gateway has said it. */
   role = null;
-  /** Resolves when both are connected, rejects when they will not be. */
-  live;
 
-  constructor(options) {
-    this.#options = { origin: '', onstate() {}, ontrack() {}, ...options };
-    this.live = new Promise((resolve, reject) => {
-      this.#settle = { resolve, reject };
-    });
-    // Callers who only watch onstate must not see an "unhandled rejection".
-    this.live.catch(() => {});
-    this.#ended = this.#run();
+  /** A call that is lost is over: the other side has no way to know that we would come again. */
+  _worthRetrying() {
+    return false;
   }
 
-  /** Leaves. The caller's camera stays the caller's. */
-  async close() {
-    this.#abort.abort();
-    await this.#ended;
-  }
-
-  /** The last words as the page goes away: nothing can be awaited then. */
-  leave() {
-    this.#abort.abort();
-    this.#release(true);
-  }
-
-  /** The browser's statistics, or null. */
-  async stats() {
-    return this.peer ? this.peer.getStats() : null;
-  }
-
-  #become(state, detail = {}) {
-    this.state = state;
-    this.#options.onstate(state, detail);
-  }
-
-  async #run() {
-    const { signal } = this.#abort;
-    try {
-      this.#become('connecting');
-      await this.#meet(signal);
-      this.#become('live', { code: await safetyCode(this.peer) });
-      this.#settle.resolve(this);
-      await this.#untilOver(signal);
-      await this.#release();
-      this.#become('stopped', { byOther: !signal.aborted });
-    } catch (error) {
-      await this.#release();
-      this.#settle.reject(error);
-      if (signal.aborted) this.#become('stopped');
-      else this.#become('failed', { error });
-    }
-  }
-
-  #headers() {
-    return { authorization: `Bearer ${this.#options.token}` };
-  }
-
-  async #meet(signal) {
-    const { room, stream, origin } = this.#options;
-    const headers = this.#headers();
+  async _open(signal) {
+    const { room, stream, origin } = this.options;
+    const headers = await this._headers();
     const name = encodeURIComponent(room);
-    const query = `class=room&room=${name}`;
-    const ice = await (await request(`${origin}/v1/ice?${query}`, { headers, signal })).json();
+    const ice = await this._ice(signal, `?class=room&room=${name}`);
     const joined = await request(`${origin}/v1/sealed/${name}`, { method: 'POST', headers, signal });
     this.#seat = new URL(joined.headers.get('location'), joined.url).href;
     this.role = (await joined.json()).role;
 
-    // Relay-only whatever the answer says: no other path may ever be tried.
-    const peer = new RTCPeerConnection({
-      iceServers: ice.iceServers,
-      iceTransportPolicy: 'relay',
-      bundlePolicy: 'max-bundle',
-      rtcpMuxPolicy: 'require',
-    });
+    const peer = this._connection(ice.iceServers);
     this.peer = peer;
     const theirs = new MediaStream();
     peer.addEventListener('track', ({ track }) => {
       theirs.addTrack(track);
-      this.#options.ontrack(theirs, track);
+      this._tell('track', { stream: theirs, track }, theirs, track);
     });
     if (this.role === 'offerer') {
       for (const track of stream.getTracks()) peer.addTrack(track, stream);
@@ -156,7 +90,7 @@ export class SealedCall {
       }
       await peer.setLocalDescription();
       await this.#tell(peer, signal);
-      this.#become('alone');
+      this._become('alone');
       await peer.setRemoteDescription({ type: 'answer', sdp: await this.#hear(signal) });
     } else {
       await peer.setRemoteDescription({ type: 'offer', sdp: await this.#hear(signal) });
@@ -164,15 +98,16 @@ export class SealedCall {
       await peer.setLocalDescription();
       await this.#tell(peer, signal);
     }
-    this.#become('connecting');
-    await this.#connected(peer, signal);
+    this._become('connecting');
+    await this._connected(peer, signal, CONNECT_TIMEOUT_MS, 'No way through to the other side.');
+    this._isLive({ code: await safetyCode(peer) });
   }
 
   async #tell(peer, signal) {
     await gathered(peer, signal);
     await request(this.#seat, {
       method: 'POST',
-      headers: { ...this.#headers(), 'content-type': 'application/sdp' },
+      headers: { ...(await this._headers()), 'content-type': 'application/sdp' },
       body: peer.localDescription.sdp,
       signal,
     });
@@ -182,7 +117,8 @@ export class SealedCall {
   async #hear(signal) {
     for (;;) {
       try {
-        const response = await request(this.#seat, { headers: this.#headers(), signal });
+        const headers = await this._headers();
+        const response = await request(this.#seat, { headers, signal });
         if (response.status === 200) return await response.text();
       } catch (error) {
         // The seat is gone for good; anything else may pass.
@@ -193,75 +129,40 @@ export class SealedCall {
     }
   }
 
-  #connected(peer, signal) {
-    return new Promise((resolve, reject) => {
-      const finish = (settle, value) => {
-        clearTimeout(timer);
-        peer.removeEventListener('connectionstatechange', look);
-        signal.removeEventListener('abort', stop);
-        settle(value);
-      };
-      const fail = () =>
-        finish(reject, new VeilgateError('no_path', 'No way through to the other side.'));
-      const look = () => {
-        if (peer.connectionState === 'connected') finish(resolve);
-        if (peer.connectionState === 'failed' || peer.connectionState === 'closed') fail();
-      };
-      const stop = () => finish(reject, new VeilgateError('stopped', 'Stopped.'));
-      const timer = setTimeout(fail, CONNECT_TIMEOUT_MS);
-      peer.addEventListener('connectionstatechange', look);
-      signal.addEventListener('abort', stop);
-      look();
-      if (signal.aborted) stop();
-    });
-  }
-
   /** Asks the gateway until it says that the call is over. */
-  async #watch(signal, finish) {
+  async #untilLeft(signal) {
     while (!signal.aborted && this.#seat) {
       try {
-        await request(`${this.#seat}?until=over`, { headers: this.#headers(), signal });
+        const headers = await this._headers();
+        await request(`${this.#seat}?until=over`, { headers, signal });
       } catch (error) {
-        if (error.status === 404) {
-          finish();
-          return;
-        }
+        if (error.status === 404) return;
         // A token that has run out ends nothing: then the connection alone tells.
-        if (signal.aborted || !error.mayRetry) return;
+        if (signal.aborted || !error.mayRetry) break;
         await pause(error.retryAfterMs || RETRY_MS, signal);
       }
     }
+    await new Promise(() => {});
   }
 
   /** Resolves when either side leaves, or the path is gone. */
-  #untilOver(signal) {
-    const { peer } = this;
-    return new Promise((resolve) => {
-      let grace = 0;
-      let over = false;
-      const finish = () => {
-        over = true;
-        clearTimeout(grace);
-        peer.removeEventListener('connectionstatechange', look);
-        signal.removeEventListener('abort', finish);
-        resolve();
-      };
-      const look = () => {
-        clearTimeout(grace);
-        if (peer.connectionState === 'failed' || peer.connectionState === 'closed') finish();
-        if (peer.connectionState === 'disconnected') {
-          grace = setTimeout(finish, DISCONNECT_GRACE_MS);
-        }
-      };
-      peer.addEventListener('connectionstatechange', look);
-      signal.addEventListener('abort', finish);
-      look();
-      if (signal.aborted) finish();
-      if (!over) this.#watch(signal, finish);
-    });
+  async _over(signal) {
+    const gone = new AbortController();
+    const either = AbortSignal.any([signal, gone.signal]);
+    await Promise.race([this.#untilLeft(either), this.#untilLost(either)]);
+    gone.abort();
+    return { byOther: !signal.aborted };
   }
 
-  async #release(keepalive = false) {
+  async #untilLost(signal) {
+    let why;
+    do {
+      why = await this._trouble([this.peer], signal, Infinity, DISCONNECT_GRACE_MS);
+      // There is no renegotiation: ICE's own checks find out what another network means.
+    } while (why === 'network');
+  }
+
+  async _release(keepalive = false) {
     const { peer } = this;
     const seat = this.#seat;
     this.peer = null;
@@ -269,7 +170,7 @@ export class SealedCall {
     peer?.close();
     if (!seat) return;
     try {
-      await fetch(seat, { method: 'DELETE', headers: this.#headers(), keepalive });
+      await fetch(seat, { method: 'DELETE', headers: await this._headers(), keepalive });
     } catch {
       // The gateway notices by itself when the relayed addresses are gone.
     }

@@ -55,6 +55,7 @@ fn video(name: CodecName, fmtp: &[(&str, &str)]) -> Arc<StreamSpec> {
         pli: true,
         remb: true,
         extensions: Extensions::default(),
+        rids: Vec::new(),
     }])
 }
 
@@ -115,9 +116,9 @@ fn chromium_publishes_opus_and_vp8_with_rtx() {
     assert!(video.nack && video.pli && video.remb);
     let ids = Extensions {
         mid: Some(4),
-        audio_level: None,
         video_orientation: Some(13),
         playout_delay: Some(5),
+        ..Extensions::default()
     };
     assert_eq!(video.extensions, ids);
     let expected = include_str!("answer_chromium.sdp").replace('\n', "\r\n");

@@ -28,6 +28,13 @@ pub enum Section {
     },
     /// On our transport.
     Accepted(Box<Accepted>),
+    /// Data channels on our transport (RFC 8841).
+    Data {
+        /// As offered.
+        mid: Option<String>,
+        /// Longest message we take, bytes.
+        max_message: usize,
+    },
 }
 
 /// An m-section on our transport.
@@ -134,27 +141,50 @@ impl Answer {
                     write_mid(out, mid.as_deref())?;
                 }
                 Section::Accepted(accepted) => accepted.write(out, index, transport)?,
+                Section::Data { mid, max_message } => {
+                    transport.write_head(
+                        out,
+                        "application",
+                        "UDP/DTLS/SCTP",
+                        "webrtc-datachannel",
+                    )?;
+                    write_mid(out, mid.as_deref())?;
+                    write!(out, "a=sctp-port:5000\r\na=max-message-size:{max_message}\r\n")?;
+                    write_candidates(out, transport.candidates)?;
+                }
             }
         }
         Ok(())
     }
 }
 
+impl Transport<'_> {
+    /// The `m=` and `c=` lines and our side of ICE and DTLS.
+    fn write_head(
+        &self,
+        out: &mut String,
+        kind: &str,
+        protocol: &str,
+        formats: &str,
+    ) -> fmt::Result {
+        // The default destination is the first candidate (RFC 8839 section 4.2.1.2).
+        let port = self.candidates.first().map_or(9, SocketAddr::port);
+        write!(out, "m={kind} {port} {protocol} {formats}\r\n")?;
+        match self.candidates.first().map(SocketAddr::ip) {
+            Some(IpAddr::V6(ip)) => write!(out, "c=IN IP6 {ip}\r\n")?,
+            Some(IpAddr::V4(ip)) => write!(out, "c=IN IP4 {ip}\r\n")?,
+            None => out.write_str("c=IN IP4 0.0.0.0\r\n")?,
+        }
+        write!(out, "a=ice-ufrag:{}\r\na=ice-pwd:{}\r\n", self.ufrag, self.pwd)?;
+        write!(out, "a=fingerprint:{}\r\na=setup:passive\r\n", self.fingerprint)
+    }
+}
+
 impl Accepted {
     fn write(&self, out: &mut String, index: usize, transport: &Transport<'_>) -> fmt::Result {
-        // The default destination is the first candidate (RFC 8839 section 4.2.1.2).
-        let port = transport.candidates.first().map_or(9, SocketAddr::port);
-        write!(out, "m={} {port} {}", self.kind.name(), self.protocol.name())?;
-        for codec in &self.codecs {
-            write!(out, " {}", codec.pt)?;
-        }
-        match transport.candidates.first().map(SocketAddr::ip) {
-            Some(IpAddr::V6(ip)) => write!(out, "\r\nc=IN IP6 {ip}\r\n")?,
-            Some(IpAddr::V4(ip)) => write!(out, "\r\nc=IN IP4 {ip}\r\n")?,
-            None => out.write_str("\r\nc=IN IP4 0.0.0.0\r\n")?,
-        }
-        write!(out, "a=ice-ufrag:{}\r\na=ice-pwd:{}\r\n", transport.ufrag, transport.pwd)?;
-        write!(out, "a=fingerprint:{}\r\na=setup:passive\r\n", transport.fingerprint)?;
+        let formats: Vec<_> = self.codecs.iter().map(|codec| codec.pt.to_string()).collect();
+        let protocol = self.protocol.name();
+        transport.write_head(out, self.kind.name(), protocol, &formats.join(" "))?;
         write_mid(out, self.mid.as_deref())?;
         write!(out, "a={}\r\na=rtcp-mux\r\n", self.direction.name())?;
         if self.rtcp_rsize {

@@ -1,0 +1,38 @@
+//! What the page's client module asks of a gateway, and what it makes of each answer.
+
+mod common;
+
+use std::path::Path;
+use std::process::Command;
+
+use serde_json::Value;
+
+/// Every behaviour of `tools/client_module.mjs`, in its order.
+const BEHAVIOURS: [&str; 12] = [
+    "three sizes by rid, small to large, relay-only",
+    "another network restarts ICE in the same session",
+    "a restart that is refused makes a new session",
+    "a credential is renewed before what it made ends",
+    "a room is joined, and its people and streams are there",
+    "offers are answered, and tracks go where they belong",
+    "what is published is muted at its source, and told",
+    "a broken socket is resumed, and media goes on",
+    "a room that forgot us is joined anew and published in again",
+    "a silent path is mended by a restart",
+    "who is put out stays out",
+    "a refused join says why",
+];
+
+#[test]
+fn client_module_speaks_the_protocols_and_mends_what_breaks() {
+    common::need("node", "nodejs");
+    let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/tools/client_module.mjs");
+    let output = Command::new("node").arg(script).output().expect("node runs");
+    let problem = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success(), "{problem}");
+    let text = String::from_utf8(output.stdout).expect("utf-8");
+    let events = text.lines().map(|line| serde_json::from_str::<Value>(line).expect("JSON"));
+    let passed: Vec<String> =
+        events.filter_map(|event| event["name"].as_str().map(str::to_owned)).collect();
+    assert_eq!(passed, BEHAVIOURS);
+}
