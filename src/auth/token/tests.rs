@@ -53,6 +53,27 @@ fn minted_token_grants_what_was_asked() {
 }
 
 #[test]
+fn chat_data_and_admin_are_off_unless_granted() {
+    let grants = |request: &TokenRequest| {
+        let grant = keys().verify(NOW, &keys().mint(NOW, request, "j1").unwrap()).unwrap();
+        (grant.chat, grant.data, grant.admin)
+    };
+    assert_eq!(grants(&request()), (false, false, false));
+    let some = TokenRequest { chat: true, admin: true, ..request() };
+    assert_eq!(grants(&some), (true, false, true));
+    let mut wrong = claims();
+    wrong["admin"] = json!("yes");
+    let refused = keys().verify(NOW, &signed(&wrong)).unwrap_err();
+    assert_eq!(refused, TokenError::BadClaims("a claim has a wrong type"));
+}
+
+#[test]
+fn room_is_entered_with_anything_to_do_there() {
+    let grant = keys().verify(NOW, &keys().mint(NOW, &request(), "j1").unwrap()).unwrap();
+    assert!(grant.may_enter("lobby") && !grant.may_enter("lobby2"));
+}
+
+#[test]
 fn room_is_told_only_when_all_patterns_share_it() {
     let both = TokenRequest { play: vec!["other/*".to_owned()], ..request() };
     let token = keys().mint(NOW, &both, "j1").unwrap();

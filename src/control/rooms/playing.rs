@@ -193,7 +193,7 @@ impl Room {
         let Some(participant) = self.participants.get_mut(id) else { return };
         participant.playing.connected = None;
         participant.playing.ended = true;
-        self.say(now, id, Said::ConnectionEnded { connection: Connection::Play }.text());
+        self.say_ended(now, id, Connection::Play);
     }
 
     fn say_offer(&mut self, now: Mono, id: &str, offer: Option<&PlayOffer>) {

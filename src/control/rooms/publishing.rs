@@ -61,6 +61,13 @@ impl Room {
         stream: &StreamName,
         accepted: crate::control::api::Accepted,
     ) {
+        // Who had the name before has it no more, whether or not that was heard yet.
+        let before = self.participants.iter_mut().find(|(_, p)| p.publishes(stream.stream()));
+        if let Some((before, participant)) = before {
+            participant.publishing = None;
+            let before = Arc::clone(before);
+            self.say_ended(now, &before, Connection::Publish);
+        }
         let Some(participant) = self.participants.get_mut(id) else { return };
         participant.publishing = Some(Publishing {
             stream: stream.stream().to_owned(),
@@ -123,12 +130,17 @@ impl Room {
         self.media.close_publishing(&own.resource);
     }
 
-    pub(super) fn restart_publishing(&self, id: &str, sdp: &str) -> Result<String, Fault> {
-        let participant = self.participants.get(id).ok_or_else(Fault::gone)?;
+    pub(super) fn restart_publishing(&mut self, id: &str, sdp: &str) -> Result<String, Fault> {
+        let participant = self.participants.get_mut(id).ok_or_else(Fault::gone)?;
         let own = participant.publishing.as_ref().ok_or_else(|| {
             Fault::new("not_publishing", "there is no publishing connection: publish")
         })?;
-        Ok(self.media.restart_publishing(&own.resource, &participant.who, sdp)?)
+        let answer = self.media.restart_publishing(&own.resource, &participant.who, sdp);
+        if answer == Err(Refusal::NotFound) {
+            // Its end was not heard yet: to publish anew is possible at once.
+            participant.publishing = None;
+        }
+        Ok(answer?)
     }
 
     pub(super) fn mute(&mut self, now: Mono, id: &Id, mute: &Mute) -> Result<(), Fault> {
@@ -163,16 +175,17 @@ impl Room {
             // It came and went, and the end was missed: players take the new one.
             self.forget_stream(&part);
         }
-        let owner = self.participants.iter().find(|(_, p)| p.publishes(&part));
-        let (owner, muted) = match owner {
-            Some((id, p)) => {
-                (Some(Arc::clone(id)), p.publishing.as_ref().map(|own| own.muted.clone()))
-            }
-            None => (None, None),
+        let mut publishers = self.participants.iter();
+        let own = publishers.find_map(|(id, p)| {
+            let own = p.publishing.as_ref().filter(|own| own.stream == part)?;
+            Some((Arc::clone(id), own.resource.clone(), own.muted.clone()))
+        });
+        let (owner, resource, muted) = match own {
+            Some((owner, resource, muted)) => (Some(owner), Some(resource), muted),
+            None => (None, None, BTreeSet::new()),
         };
-        let muted = muted.unwrap_or_default();
         let StreamInfo { name, tracks } = info;
-        let stream = Stream { name: name.clone(), tracks, owner, muted };
+        let stream = Stream { name: name.clone(), tracks, owner, resource, muted };
         self.streams.insert(part.clone(), stream);
         self.speakers.arrived(&part);
         if let Some(text) = self.stream_text(&part) {
@@ -187,6 +200,10 @@ impl Room {
             self.forget_stream(part);
             let text = Said::StreamRemoved { stream: part }.text();
             self.tell_others(now, "", &text, |other| other.sees(&stream.name));
+            // A publisher's session ends with its stream, should nothing else say so.
+            if let Some(resource) = &stream.resource {
+                self.session_ended(now, resource);
+            }
             self.refresh_all(now);
         }
         self.publish_now(now, part);
@@ -228,7 +245,11 @@ impl Room {
             }
         });
         if let Some((id, connection)) = ended {
-            self.say(now, &id, Said::ConnectionEnded { connection }.text());
+            self.say_ended(now, &id, connection);
         }
+    }
+
+    pub(super) fn say_ended(&mut self, now: Mono, id: &str, connection: Connection) {
+        self.say(now, id, Said::ConnectionEnded { connection }.text());
     }
 }

@@ -134,6 +134,8 @@ pub(super) struct Stream {
     pub(super) tracks: Vec<TrackInfo>,
     /// Who publishes it here; none: somebody outside, by WHIP.
     pub(super) owner: Option<Id>,
+    /// Their session.
+    pub(super) resource: Option<String>,
     pub(super) muted: BTreeSet<u8>,
 }
 
