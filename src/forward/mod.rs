@@ -10,6 +10,7 @@
 //! Law of use: RTP and RTCP arrive here authenticated (SRTP), but their sender may still be
 //! hostile: every list is bounded, every length checked, every drop counted.
 
+mod arrivals;
 mod cache;
 mod clock;
 mod keyframe;

@@ -186,6 +186,7 @@ impl AnsweredCodec {
         out.write_str("\r\n")?;
         let feedback = [
             (self.feedback.remb, "goog-remb"),
+            (self.feedback.transport_cc, "transport-cc"),
             (self.feedback.fir, "ccm fir"),
             (self.feedback.nack, "nack"),
             (self.feedback.pli, "nack pli"),

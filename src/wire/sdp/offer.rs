@@ -158,6 +158,8 @@ pub struct Feedback {
     pub fir: bool,
     /// `goog-remb`.
     pub remb: bool,
+    /// `transport-cc`.
+    pub transport_cc: bool,
 }
 
 impl Feedback {
@@ -168,6 +170,7 @@ impl Feedback {
             (Some("nack"), Some("pli")) => self.pli = true,
             (Some("ccm"), Some("fir")) => self.fir = true,
             (Some("goog-remb"), _) => self.remb = true,
+            (Some("transport-cc"), _) => self.transport_cc = true,
             _ => {}
         }
     }
@@ -178,6 +181,7 @@ impl Feedback {
             pli: self.pli || other.pli,
             fir: self.fir || other.fir,
             remb: self.remb || other.remb,
+            transport_cc: self.transport_cc || other.transport_cc,
         }
     }
 }
