@@ -11,6 +11,9 @@
 //! `a=fmtp` (`sprop-parameter-sets`) are therefore dropped: H.264 must carry them in band, as
 //! every WebRTC sender does (RFC 7742 section 6.2).
 
+pub mod offering;
+mod payloads;
+
 use std::net::SocketAddr;
 use std::sync::Arc;
 

@@ -178,7 +178,7 @@ impl Accepted {
 }
 
 impl AnsweredCodec {
-    fn write(&self, out: &mut String) -> fmt::Result {
+    pub(super) fn write(&self, out: &mut String) -> fmt::Result {
         write!(out, "a=rtpmap:{} {}/{}", self.pt, self.name, self.clock)?;
         if self.channels > 1 {
             write!(out, "/{}", self.channels)?;
@@ -223,7 +223,7 @@ fn write_mid(out: &mut String, mid: Option<&str>) -> fmt::Result {
     mid.map_or(Ok(()), |mid| write!(out, "a=mid:{mid}\r\n"))
 }
 
-fn write_candidates(out: &mut String, candidates: &[SocketAddr]) -> fmt::Result {
+pub(super) fn write_candidates(out: &mut String, candidates: &[SocketAddr]) -> fmt::Result {
     for (index, candidate) in (0_u32..).zip(candidates) {
         // RFC 8445 section 5.1.2.1: host (126), falling local preference, component 1.
         let local = 65_535_u32.saturating_sub(index);
