@@ -14,6 +14,7 @@ mod arrivals;
 mod cache;
 mod clock;
 mod keyframe;
+mod level;
 mod nack;
 mod player;
 mod publisher;
@@ -26,6 +27,7 @@ use std::ops::Range;
 
 pub use cache::Cache;
 pub use clock::Clock;
+pub use level::{Level, SILENCE};
 pub use player::{Player, TrackStats, Wants};
 pub use publisher::{Publisher, VIDEO_BITRATE};
 

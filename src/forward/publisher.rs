@@ -15,6 +15,7 @@ use crate::wire::rtp::Rtp;
 use super::arrivals::Arrivals;
 use super::clock::{Clock, Offset};
 use super::keyframe::starts_keyframe;
+use super::level::{Level, Meter};
 use super::routes::Routes;
 use super::track::Track;
 use super::{MAX_PAYLOAD, MediaPacket, Meta, PacketHead};
@@ -39,6 +40,8 @@ pub struct Publisher {
     ssrc: u32,
     cname: [u8; 16],
     next_report: Option<Mono>,
+    meter: Meter,
+    level: Option<Level>,
     ask: Vec<u16>,
     arrivals: Arrivals,
 }
@@ -60,6 +63,8 @@ impl Publisher {
             ssrc: rng.random(),
             cname,
             next_report: None,
+            meter: Meter::default(),
+            level: None,
             ask: Vec::with_capacity(256),
             arrivals: Arrivals::new(now.mono),
         }
@@ -110,15 +115,27 @@ impl Publisher {
             track.on_keyframe(placed.extended, counters);
         }
         counters.inc(Id::ForwardReceived);
+        let meta = meta(spec, &rtp);
+        // Of several audio tracks the first speaks for the stream.
+        if let Some(value) = meta.audio_level
+            && self.spec.tracks.iter().position(|it| it.kind == MediaKind::Audio) == Some(index)
+        {
+            self.level = self.meter.on_packet(now.mono, value).or(self.level);
+        }
         let head = PacketHead {
             track: found.track,
             sequence: placed.sequence,
             timestamp: placed.timestamp,
             marker: rtp.marker(),
             keyframe,
-            meta: meta(spec, &rtp),
+            meta,
         };
         Some(MediaPacket { head, payload: range })
+    }
+
+    /// How loud the stream is, when that is to be told: a few times a second.
+    pub fn poll_level(&mut self) -> Option<Level> {
+        self.level.take()
     }
 
     /// Takes one RTCP compound in the clear.

@@ -9,6 +9,7 @@ mod external;
 mod inbound;
 mod lifecycle;
 mod outbound;
+mod playing;
 
 use std::cmp::Reverse;
 use std::collections::{BinaryHeap, HashMap, VecDeque};
