@@ -47,6 +47,9 @@ pub enum Refusal {
     /// The offer has no DTLS fingerprint.
     #[error("{0}")]
     NoFingerprint(String),
+    /// An answer to another offer than the one that waits for it.
+    #[error("{0}")]
+    OutOfTurn(String),
     /// No such session.
     #[error("there is no such session")]
     NotFound,

@@ -195,6 +195,7 @@ impl From<Refusal> for Problem {
             Refusal::BadSdp(_) => (StatusCode::BAD_REQUEST, "bad_sdp"),
             Refusal::NoCodec(_) => (StatusCode::UNPROCESSABLE_ENTITY, "no_codec"),
             Refusal::NoFingerprint(_) => (StatusCode::UNPROCESSABLE_ENTITY, "no_fingerprint"),
+            Refusal::OutOfTurn(_) => (StatusCode::CONFLICT, "out_of_turn"),
             Refusal::NotFound => (StatusCode::NOT_FOUND, "session_not_found"),
             Refusal::SubjectFull => (StatusCode::TOO_MANY_REQUESTS, "too_many_sessions"),
             Refusal::Full => (StatusCode::SERVICE_UNAVAILABLE, "full"),
