@@ -7,6 +7,7 @@ use std::io::{BufRead as _, BufReader, Write as _};
 use std::net::TcpListener;
 use std::path::Path;
 use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 use peer::gateway::{Gateway, eventually};
 use peer::playing::{names, sections};
@@ -30,7 +31,11 @@ impl Browser {
         );
         let program = Path::new("/usr/bin").join(package);
         assert!(program.exists(), "{package} is missing. Run: apt-get install -y {package}");
-        let folder = std::env::temp_dir().join(format!("veilgate-playing-{}", std::process::id()));
+        let folder = std::env::temp_dir().join({
+            static NEXT: AtomicUsize = AtomicUsize::new(0);
+            let number = NEXT.fetch_add(1, Ordering::Relaxed);
+            format!("veilgate-playing-{}-{number}", std::process::id())
+        });
         std::fs::create_dir_all(&folder).expect("a folder");
         let mut process = Command::new("node")
             .arg(tools.join("playing.mjs"))
@@ -92,7 +97,8 @@ fn empty_page() -> String {
 /// One page that plays, whatever the others publish.
 struct Stage {
     gateway: Gateway,
-    browser: Browser,
+    publishers: Browser,
+    viewer: Browser,
     playing: PlayingId,
     offer: Option<PlayOffer>,
     resources: Vec<(String, String)>,
@@ -108,12 +114,12 @@ impl Stage {
     fn publish(&mut self, name: &str, width: u32, codec: &str) {
         let ice = Self::ice(&mut self.gateway, name);
         let with = json!({ "ice": ice, "width": width, "codec": codec });
-        let offer = self.browser.step(name, "publish", with);
+        let offer = self.publishers.step(name, "publish", with);
         let sdp = offer["sdp"].as_str().expect("an offer");
         let parsed = name.parse().expect("a name");
         let accepted = self.gateway.control.publish(&parsed, &Gateway::principal(name), sdp);
         let accepted = accepted.expect("agreed");
-        self.browser.step(name, "answered", json!({ "sdp": accepted.answer }));
+        self.publishers.step(name, "answered", json!({ "sdp": accepted.answer }));
         self.resources.push((name.to_owned(), accepted.resource));
         let control = self.gateway.control.clone();
         let there = || control.streams_of("lobby").iter().any(|it| it.name.as_str() == name);
@@ -137,14 +143,14 @@ impl Stage {
         while let Some(offer) = next {
             let ice = Self::ice(&mut self.gateway, "viewer");
             let with = json!({ "ice": ice, "sdp": offer.sdp });
-            let answer = self.browser.step("viewer", "offered", with);
+            let answer = self.viewer.step("viewer", "offered", with);
             let sdp = answer["sdp"].as_str().expect("an answer");
             let answered = control.answer_playing(&self.playing, offer.revision, sdp);
             next = answered.unwrap_or_else(|e| panic!("{e}\n{}\n{sdp}", offer.sdp));
             self.offer = Some(offer);
         }
         let offer = self.offer.clone().expect("offered");
-        let before = self.browser.step("viewer", "stats", json!({}));
+        let before = self.viewer.step("viewer", "stats", json!({}));
         let frames = |stats: &Value, mid: &str| {
             let tracks = stats["tracks"].as_array().expect("a list").iter();
             let track = tracks.filter(|it| it["mid"] == *mid).next_back();
@@ -169,7 +175,7 @@ impl Stage {
             turns += 1;
             assert!(turns < 300, "{wanted:?} {offer:?} {last:#}\n{}", offer.sdp);
             std::thread::park_timeout(std::time::Duration::from_millis(100));
-            last = self.browser.step("viewer", "stats", json!({}));
+            last = self.viewer.step("viewer", "stats", json!({}));
         }
         assert_eq!(last["state"], "connected");
     }
@@ -177,10 +183,11 @@ impl Stage {
 
 fn on_stage(kind: &str, package: &str) -> Stage {
     let gateway = Gateway::start(2);
-    let browser = Browser::start(kind, package);
-    let viewer = Gateway::principal("viewer");
-    let playing = gateway.control.open_playing(&viewer, "lobby").expect("room for it");
-    Stage { gateway, browser, playing, offer: None, resources: Vec::new() }
+    let publishers = Browser::start("chromium", "chromium");
+    let viewer = Browser::start(kind, package);
+    let who = Gateway::principal("viewer");
+    let playing = gateway.control.open_playing(&who, "lobby").expect("room for it");
+    Stage { gateway, publishers, viewer, playing, offer: None, resources: Vec::new() }
 }
 
 /// The m-lines of the last offer: how many, and how many of them send.
@@ -189,13 +196,12 @@ fn lines(stage: &Stage) -> (usize, usize) {
     (sections.len(), sections.iter().filter(|section| section.sends).count())
 }
 
-#[test]
-fn chromium_plays_on_through_renegotiations_that_recycle_m_lines() {
-    let mut stage = on_stage("chromium", "chromium");
-    stage.publish("lobby/a", 160, "video/VP8");
+/// The whole life of a playing connection, with publishers of these codecs.
+fn plays_on(mut stage: Stage, [a, b, c]: [&str; 3]) {
+    stage.publish("lobby/a", 160, a);
     stage.shows(&[("lobby/a", 160)]);
     assert_eq!(lines(&stage), (3, 2));
-    stage.publish("lobby/b", 200, "video/VP9");
+    stage.publish("lobby/b", 200, b);
     stage.shows(&[("lobby/a", 160), ("lobby/b", 200)]);
     assert_eq!(lines(&stage), (5, 4));
     // The first goes: its m-lines are closed, and the picture of the other moves on.
@@ -203,7 +209,7 @@ fn chromium_plays_on_through_renegotiations_that_recycle_m_lines() {
     stage.shows(&[("lobby/b", 200)]);
     assert_eq!(lines(&stage), (5, 2));
     // The third takes their place, with another codec there than before.
-    stage.publish("lobby/c", 240, "video/H264");
+    stage.publish("lobby/c", 240, c);
     stage.shows(&[("lobby/c", 240), ("lobby/b", 200)]);
     assert_eq!(lines(&stage), (5, 4));
     // All go, one comes back.
@@ -211,4 +217,17 @@ fn chromium_plays_on_through_renegotiations_that_recycle_m_lines() {
     assert_eq!(lines(&stage), (5, 0));
     stage.shows(&[("lobby/b", 200)]);
     assert_eq!(lines(&stage), (5, 2));
+}
+
+#[test]
+fn chromium_plays_on_through_renegotiations_that_recycle_m_lines() {
+    let stage = on_stage("chromium", "chromium");
+    plays_on(stage, ["video/VP8", "video/VP9", "video/H264"]);
+}
+
+// Without H.264: Firefox would have to download its decoder.
+#[test]
+fn firefox_plays_on_through_renegotiations_that_recycle_m_lines() {
+    let stage = on_stage("firefox", "firefox-esr");
+    plays_on(stage, ["video/VP8", "video/VP8", "video/VP9"]);
 }
