@@ -288,23 +288,31 @@ impl Offering {
     /// The last offer. `transport`'s session is ours to set.
     #[must_use]
     pub fn sdp(&self, transport: &Transport<'_>) -> String {
-        let section = |slot: &Slot| OwnSection {
-            kind: section_kind(slot.kind),
-            mid: slot.mid.clone(),
-            media: open_of(&slot.state).map(|open| self.media(slot, open)),
+        let section = |slot: &Slot| {
+            let open = open_of(&slot.state);
+            let media = open.map_or_else(|| self.idle(slot.kind), |open| self.media(slot, open));
+            let kind = section_kind(slot.kind);
+            OwnSection { kind, mid: slot.mid.clone(), closed: open.is_none(), media }
         };
         let anchor = OwnSection {
             kind: SectionKind::Audio,
             mid: ANCHOR.to_owned(),
-            media: Some(OwnMedia {
-                codecs: vec![answered(&opus(), Payloads::OPUS.pt, MediaKind::Audio)],
-                extensions: extensions(MediaKind::Audio).map(|(it, _)| it).collect(),
-                track: None,
-            }),
+            closed: false,
+            media: self.idle(MediaKind::Audio),
         };
         let sections = std::iter::once(anchor).chain(self.slots.iter().map(section)).collect();
         let offer = OwnOffer { version: self.revision, sections };
         offer.write(&Transport { session: self.session, ..*transport })
+    }
+
+    /// What a section says in which nothing flows.
+    fn idle(&self, kind: MediaKind) -> OwnMedia {
+        let codec = match kind {
+            MediaKind::Audio => Some(answered(&opus(), Payloads::OPUS.pt, kind)),
+            MediaKind::Video => self.payloads.any().map(|(codec, pt)| answered(codec, pt, kind)),
+        };
+        let extensions = extensions(kind).map(|(it, _)| it).collect();
+        OwnMedia { codecs: codec.into_iter().collect(), extensions, track: None }
     }
 
     fn media(&self, slot: &Slot, open: &Open) -> OwnMedia {

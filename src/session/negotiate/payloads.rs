@@ -45,6 +45,12 @@ impl Payloads {
         Some(payload)
     }
 
+    /// A video codec that has a payload type, with that; the one most clients have if there.
+    pub(super) fn any(&self) -> Option<(&Codec, u8)> {
+        let vp8 = self.given.iter().find(|(codec, _)| codec.name == CodecName::Vp8);
+        vp8.or(self.given.first()).map(|(codec, payload)| (codec, payload.pt))
+    }
+
     fn free(&self, rtx: bool) -> Option<Payload> {
         // The dynamic range, then what RFC 5761 and browsers leave unused below it.
         let mut free = (96..=127).chain(35..=63).filter(|pt| {

@@ -22,11 +22,14 @@ pub struct OwnSection {
     pub kind: SectionKind,
     /// Its `a=mid`.
     pub mid: String,
-    /// `None`: port 0, to be recycled (RFC 8829 section 5.2.2).
-    pub media: Option<OwnMedia>,
+    /// Port 0, to be recycled (RFC 8829 section 5.2.2): its media is only there because some
+    /// clients (aiortc) want to agree on a codec and a transport even so.
+    pub closed: bool,
+    /// What it says.
+    pub media: OwnMedia,
 }
 
-/// What an open section of an offer of ours says.
+/// What a section of an offer of ours says.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct OwnMedia {
     /// The codec, then its RTX.
@@ -65,37 +68,28 @@ impl OwnOffer {
     fn write_to(&self, out: &mut String, transport: &Transport<'_>) -> fmt::Result {
         write!(out, "v=0\r\no=- {} {} IN IP4 0.0.0.0\r\n", transport.session, self.version)?;
         out.write_str("s=-\r\nt=0 0\r\na=ice-lite\r\na=group:BUNDLE")?;
-        for section in self.sections.iter().filter(|section| section.media.is_some()) {
+        for section in self.sections.iter().filter(|section| !section.closed) {
             write!(out, " {}", section.mid)?;
         }
         out.write_str("\r\na=msid-semantic: WMS *\r\n")?;
         for section in &self.sections {
-            match &section.media {
-                Some(media) => section.write_open(out, media, transport)?,
-                None => {
-                    write!(out, "m={} 0 UDP/TLS/RTP/SAVPF 0\r\n", section.kind.name())?;
-                    write!(out, "c=IN IP4 0.0.0.0\r\na=mid:{}\r\na=inactive\r\n", section.mid)?;
-                }
-            }
+            section.write(out, transport)?;
         }
         Ok(())
     }
 }
 
 impl OwnSection {
-    fn write_open(
-        &self,
-        out: &mut String,
-        media: &OwnMedia,
-        transport: &Transport<'_>,
-    ) -> fmt::Result {
+    fn write(&self, out: &mut String, transport: &Transport<'_>) -> fmt::Result {
+        let Self { kind, mid, closed, media } = self;
         // The default destination is the first candidate (RFC 8839 section 4.2.1.2).
-        let port = transport.candidates.first().map_or(9, SocketAddr::port);
-        write!(out, "m={} {port} UDP/TLS/RTP/SAVPF", self.kind.name())?;
+        let default = transport.candidates.first().filter(|_| !closed);
+        let port = if *closed { 0 } else { default.map_or(9, SocketAddr::port) };
+        write!(out, "m={} {port} UDP/TLS/RTP/SAVPF", kind.name())?;
         for codec in &media.codecs {
             write!(out, " {}", codec.pt)?;
         }
-        match transport.candidates.first().map(SocketAddr::ip) {
+        match default.map(SocketAddr::ip) {
             Some(IpAddr::V6(ip)) => write!(out, "\r\nc=IN IP6 {ip}\r\n")?,
             Some(IpAddr::V4(ip)) => write!(out, "\r\nc=IN IP4 {ip}\r\n")?,
             None => out.write_str("\r\nc=IN IP4 0.0.0.0\r\n")?,
@@ -105,7 +99,7 @@ impl OwnSection {
         write!(out, "a=fingerprint:{}\r\na=setup:actpass\r\n", transport.fingerprint)?;
         let direction =
             if media.track.is_some() { Direction::SendOnly } else { Direction::Inactive };
-        write!(out, "a=mid:{}\r\na={}\r\n", self.mid, direction.name())?;
+        write!(out, "a=mid:{mid}\r\na={}\r\n", direction.name())?;
         out.write_str("a=rtcp-mux\r\na=rtcp-rsize\r\n")?;
         for codec in &media.codecs {
             codec.write(out)?;
@@ -116,7 +110,7 @@ impl OwnSection {
         if let Some(track) = &media.track {
             track.write(out)?;
         }
-        write_candidates(out, transport.candidates)
+        if *closed { Ok(()) } else { write_candidates(out, transport.candidates) }
     }
 }
 
