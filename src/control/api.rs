@@ -53,6 +53,15 @@ pub enum Refusal {
     /// No such session.
     #[error("there is no such session")]
     NotFound,
+    /// The request is for an ICE generation that is over (RFC 9725 section 4.3.1).
+    #[error("the session's ICE has restarted since: the entity tag is of a generation before")]
+    StaleTag,
+    /// A new ufrag without a password.
+    #[error("an ICE restart needs a=ice-pwd beside its new a=ice-ufrag")]
+    BadRestart,
+    /// More ICE restarts than a session may have.
+    #[error("this session restarts ICE too often")]
+    RestartsTooOften,
     /// Too many sessions, or a queue of the data plane is full.
     #[error("the gateway is full")]
     Full,

@@ -7,6 +7,7 @@ use std::sync::Arc;
 
 use super::Agreed;
 use super::api::{Principal, Refusal};
+use super::restart::Ice;
 use crate::engine::media::StreamShared;
 use crate::ids::{SessionId, StreamId, StreamName};
 
@@ -17,6 +18,7 @@ const MAX_PER_SUBJECT: usize = 64;
 #[derive(Clone, Debug)]
 pub(super) struct Entry {
     agreed: Agreed,
+    ice: Ice,
     /// `None`: a playing connection, which takes several and changes them.
     stream: Option<Arc<StreamShared>>,
     publishes: bool,
@@ -24,15 +26,25 @@ pub(super) struct Entry {
 
 impl Entry {
     pub(super) fn publisher(agreed: Agreed, stream: Arc<StreamShared>) -> Self {
-        Self { agreed, stream: Some(stream), publishes: true }
+        Self {
+            ice: Ice::new(agreed.remote_ufrag.clone()),
+            agreed,
+            stream: Some(stream),
+            publishes: true,
+        }
     }
 
     pub(super) fn player(agreed: Agreed, stream: Arc<StreamShared>) -> Self {
-        Self { agreed, stream: Some(stream), publishes: false }
+        Self {
+            ice: Ice::new(agreed.remote_ufrag.clone()),
+            agreed,
+            stream: Some(stream),
+            publishes: false,
+        }
     }
 
     pub(super) fn playing(agreed: Agreed) -> Self {
-        Self { agreed, stream: None, publishes: false }
+        Self { ice: Ice::new(String::new()), agreed, stream: None, publishes: false }
     }
 
     fn name(&self) -> Option<&StreamName> {
@@ -140,6 +152,18 @@ impl Directory {
         let entry = self.sessions.get(&session)?;
         who.is_none_or(|who| who.subject == entry.agreed.subject)
             .then(|| (session, entry.agreed.ufrag.clone()))
+    }
+
+    /// ICE of the session of a resource, as [`Self::by_resource`], and its ufrag.
+    pub(super) fn ice_of(
+        &mut self,
+        resource: &str,
+        who: Option<&Principal>,
+    ) -> Option<(SessionId, String, &mut Ice)> {
+        let (session, ufrag) = self.by_resource(resource, who)?;
+        // Of a playing connection we make the offers: nobody restarts it from outside.
+        let entry = self.sessions.get_mut(&session).filter(|entry| entry.stream.is_some())?;
+        Some((session, ufrag, &mut entry.ice))
     }
 
     pub(super) fn contains(&self, session: SessionId) -> bool {

@@ -6,6 +6,7 @@
 pub mod api;
 mod directory;
 pub mod playing;
+pub mod restart;
 pub mod revocation;
 pub mod sealed;
 pub mod store;
@@ -214,6 +215,7 @@ impl Control {
             session,
             ufrag: local.ufrag.clone(),
             resource: resource.clone(),
+            remote_ufrag: offer.ufrag.clone(),
             subject: who.subject.clone(),
         };
         let ufrag = local.ufrag.clone();
@@ -223,6 +225,7 @@ impl Control {
             id: session,
             local,
             remote_ufrag: offer.ufrag.clone(),
+            restart: None,
             fingerprints: offer.fingerprints.clone(),
             subject: SubjectHash::of(&who.subject),
             room: RoomHash::of(name.room()),
@@ -384,5 +387,6 @@ pub(crate) struct Agreed {
     pub(crate) session: SessionId,
     pub(crate) ufrag: String,
     pub(crate) resource: String,
+    pub(crate) remote_ufrag: String,
     pub(crate) subject: String,
 }

@@ -20,7 +20,7 @@ use crate::engine::parked::{Blueprint, BlueprintRole, Played};
 use crate::ids::{RoomHash, SessionId, StreamId, StreamName, SubjectHash};
 use crate::session::negotiate;
 use crate::session::negotiate::offering::{Offered, Offering, Remote, Taken};
-use crate::session::{IceCredentials, Params, dtls};
+use crate::session::{Generation, IceCredentials, Params, dtls};
 use crate::wire::media::{MediaKind, PlaySpec};
 use crate::wire::sdp;
 
@@ -84,10 +84,15 @@ struct Playing {
     session: SessionId,
     subject: SubjectHash,
     room: String,
+    /// The first, by which the data plane knows the session for life.
+    handle: String,
+    /// In the last offer.
     local: IceCredentials,
     dtls: Arc<dtls::Context>,
     offering: Offering,
     wanted: Vec<StreamName>,
+    /// The next offer has new ICE credentials.
+    restart: bool,
     /// What the data plane sends.
     plays: Vec<Played>,
     /// Of `plays`.
@@ -115,6 +120,7 @@ impl Control {
             session,
             ufrag: local.ufrag.clone(),
             resource: id.0.clone(),
+            remote_ufrag: String::new(),
             subject: who.subject.clone(),
         };
         let limit = self.inner.config.max_sessions;
@@ -123,10 +129,12 @@ impl Control {
             session,
             subject: SubjectHash::of(&who.subject),
             room: room.to_owned(),
+            handle: local.ufrag.clone(),
             local,
             dtls: self.inner.dtls.read().unwrap_or_else(PoisonError::into_inner).clone(),
             offering: Offering::new(rng),
             wanted: Vec::new(),
+            restart: false,
             plays: Vec::new(),
             change: 0,
             parked: false,
@@ -181,7 +189,11 @@ impl Control {
                     format!("the offer that waits is of revision {waits}, not of {revision}");
                 return Err(Refusal::OutOfTurn(text));
             }
+            let restarts = it.offering.restarts();
             let Taken { plays, declined } = it.offering.answer(&answer?)?;
+            if restarts && !self.restart_ice(it) {
+                return Err(Refusal::NotFound);
+            }
             for (stream, track, why) in declined {
                 tracing::info!(
                     session = %it.session, stream = %stream.name, track, why, "track is not played"
@@ -208,6 +220,27 @@ impl Control {
         }
     }
 
+    /// Offers with new ICE credentials of ours. Media goes on over the old paths until the client
+    /// nominates with the new ones. `None`: nothing was agreed yet, so that there is nothing to
+    /// restart, or an answer is awaited, and [`Self::answer_playing`] gives this offer.
+    ///
+    /// # Errors
+    /// [`Refusal::NotFound`] when the connection is over.
+    pub fn restart_playing(&self, playing: &PlayingId) -> Result<Option<PlayOffer>, Refusal> {
+        self.with_playing(playing, |it| {
+            it.restart = it.offering.remote().is_some();
+            Ok(self.next_offer(it))
+        })
+    }
+
+    /// The client has answered new credentials of ours with its own.
+    fn restart_ice(&self, playing: &Playing) -> bool {
+        let Some(remote) = playing.offering.remote() else { return false };
+        let (local, remote_ufrag) = (playing.local.clone(), remote.ufrag.clone());
+        tracing::info!(session = %playing.session, "ICE restart agreed");
+        self.inner.engine.restart(&playing.handle, &Generation { local, remote_ufrag })
+    }
+
     /// Ends a playing connection, if it is still there.
     pub fn close_playing(&self, playing: &PlayingId) {
         if let Some((session, ufrag)) = self.directory(|d| d.by_resource(&playing.0, None)) {
@@ -231,7 +264,12 @@ impl Control {
         let streams: Vec<_> = self.directory(|d| {
             of_room.filter_map(|name| Some(Arc::clone(&d.stream(name)?.spec))).collect()
         });
-        playing.offering.offer(&streams).then(|| self.written(playing))
+        let restart = playing.restart && !playing.offering.is_awaiting();
+        if restart {
+            playing.restart = false;
+            playing.local = IceCredentials { ufrag: secret(6), pwd: secret(24) };
+        }
+        playing.offering.offer(&streams, restart).then(|| self.written(playing))
     }
 
     fn written(&self, playing: &Playing) -> PlayOffer {
@@ -254,9 +292,9 @@ impl Control {
 
     /// Tells the data plane what a connection plays: the first time by parking it.
     fn tell(&self, playing: &mut Playing) -> Closing {
-        let Playing { session, local, change, plays, .. } = playing;
+        let Playing { session, handle, local, change, plays, .. } = playing;
         if playing.parked {
-            return self.inner.engine.play(*session, &local.ufrag, *change, plays.clone());
+            return self.inner.engine.play(*session, handle, *change, plays.clone());
         }
         let Some(Remote { ufrag, fingerprints }) = playing.offering.remote().cloned() else {
             return Closing::Told;
@@ -265,6 +303,7 @@ impl Control {
             id: *session,
             local: local.clone(),
             remote_ufrag: ufrag,
+            restart: None,
             fingerprints,
             subject: playing.subject,
             room: RoomHash::of(&playing.room),

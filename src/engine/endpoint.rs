@@ -83,8 +83,10 @@ impl Playing {
 pub struct Endpoint {
     /// Which.
     pub id: SessionId,
-    /// Its local ufrag, the key of the parked table.
+    /// Its first local ufrag: its handle in the parked table.
     pub ufrag: String,
+    /// Local ufrags by which its shard knows it.
+    pub names: Vec<String>,
     /// ICE, DTLS, SRTP.
     pub session: Session,
     /// Publisher or player.
@@ -128,6 +130,7 @@ impl Endpoint {
         Ok(Self {
             id,
             ufrag,
+            names: Vec::new(),
             session,
             role,
             connected: false,

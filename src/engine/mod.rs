@@ -33,6 +33,7 @@ use crate::auth::revocation::Revocation;
 use crate::ids::{RoomHash, SessionId, ShardId};
 use crate::metrics::Published;
 use crate::relay::{self, NonceKeys, Relay};
+use crate::session::Generation;
 use crate::time::Mono;
 use clock::Clock;
 use mailbox::{Event, Mailbox, Message, PlayChange};
@@ -290,6 +291,13 @@ impl Handle {
         let change = PlayChange { session, ufrag, revision, streams, hops: 0 };
         let told = mailbox.order(Message::Play(Box::new(change))).is_ok();
         if told { Closing::Told } else { Closing::Busy }
+    }
+
+    /// Lets a session be checked with the credentials of an ICE restart as well. False when it is
+    /// gone, or the ufrag is another's.
+    #[must_use]
+    pub fn restart(&self, ufrag: &str, next: &Generation) -> bool {
+        self.parked.restart(ufrag, next)
     }
 
     /// Whether an address is a live relayed one of a room: asked of the table that all shards share.

@@ -117,6 +117,24 @@ impl Problem {
         Self::new(StatusCode::UNSUPPORTED_MEDIA_TYPE, "unsupported_media_type", detail)
     }
 
+    pub(super) fn not_fragment() -> Self {
+        let detail =
+            "the body must be an SDP fragment with Content-Type application/trickle-ice-sdpfrag";
+        let takes = HeaderValue::from_static("application/trickle-ice-sdpfrag");
+        Self::new(StatusCode::UNSUPPORTED_MEDIA_TYPE, "unsupported_media_type", detail)
+            .with(HeaderName::from_static("accept-patch"), takes)
+    }
+
+    pub(super) fn no_tag() -> Self {
+        let detail = "If-Match is needed: the session's ETag, or * for an ICE restart";
+        Self::new(StatusCode::PRECONDITION_REQUIRED, "if_match_missing", detail)
+    }
+
+    pub(super) fn many_tags() -> Self {
+        let detail = "If-Match has more than 16 entity tags";
+        Self::new(StatusCode::BAD_REQUEST, "bad_if_match", detail)
+    }
+
     pub(super) fn bad_sdp(detail: &str) -> Self {
         Self::new(StatusCode::BAD_REQUEST, "bad_sdp", detail)
     }
@@ -191,19 +209,24 @@ impl From<Refusal> for Problem {
     fn from(refusal: Refusal) -> Self {
         let (status, code) = match refusal {
             Refusal::NameInUse => (StatusCode::CONFLICT, "name_in_use"),
-            Refusal::NobodyPublishing => (StatusCode::NOT_FOUND, "nobody_publishing"),
+            Refusal::NobodyPublishing => (StatusCode::CONFLICT, "nobody_publishing"),
             Refusal::BadSdp(_) => (StatusCode::BAD_REQUEST, "bad_sdp"),
             Refusal::NoCodec(_) => (StatusCode::UNPROCESSABLE_ENTITY, "no_codec"),
             Refusal::NoFingerprint(_) => (StatusCode::UNPROCESSABLE_ENTITY, "no_fingerprint"),
             Refusal::OutOfTurn(_) => (StatusCode::CONFLICT, "out_of_turn"),
             Refusal::NotFound => (StatusCode::NOT_FOUND, "session_not_found"),
+            Refusal::StaleTag => (StatusCode::PRECONDITION_FAILED, "stale_ice_session"),
+            Refusal::BadRestart => (StatusCode::UNPROCESSABLE_ENTITY, "bad_ice_restart"),
+            Refusal::RestartsTooOften => (StatusCode::TOO_MANY_REQUESTS, "ice_restarts_too_often"),
             Refusal::SubjectFull => (StatusCode::TOO_MANY_REQUESTS, "too_many_sessions"),
             Refusal::Full => (StatusCode::SERVICE_UNAVAILABLE, "full"),
             Refusal::Draining => (StatusCode::SERVICE_UNAVAILABLE, "draining"),
         };
         let problem = Self::new(status, code, refusal.to_string());
         match refusal {
-            Refusal::NobodyPublishing => problem.with(RETRY_AFTER, SOON),
+            Refusal::NobodyPublishing | Refusal::RestartsTooOften => {
+                problem.with(RETRY_AFTER, SOON)
+            }
             Refusal::Full | Refusal::Draining | Refusal::SubjectFull => {
                 problem.with(RETRY_AFTER, LATER)
             }

@@ -123,6 +123,7 @@ counters! {
     SessionIceMalformed Counter "veilgate_session_ice_checks_total" { result = "malformed" } "ICE connectivity checks";
     SessionIceForeignCredential Counter "veilgate_session_ice_checks_total" { result = "foreign_credential" } "ICE connectivity checks";
     SessionIceRoleConflict Counter "veilgate_session_ice_checks_total" { result = "role_conflict" } "ICE connectivity checks";
+    SessionIceRestarts Counter "veilgate_session_ice_restarts_total" {} "ICE restarts that clients have nominated with";
     SessionConsentLost Counter "veilgate_session_ended_total" { reason = "consent" } "Sessions ended";
     SessionClosedByPeer Counter "veilgate_session_ended_total" { reason = "peer" } "Sessions ended";
     SessionClosedByControl Counter "veilgate_session_ended_total" { reason = "control" } "Sessions ended";

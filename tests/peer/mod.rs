@@ -514,6 +514,12 @@ impl Peer {
         self.send_relayed(payload);
     }
 
+    /// Goes on with the SRTP keys of `before`, as a client does after an ICE restart.
+    pub fn take_over(&mut self, before: &mut Self) {
+        self.srtp = before.srtp.take();
+        self.profile = before.profile;
+    }
+
     /// Seals and sends an RTP packet.
     pub fn send_rtp(&mut self, packet: &[u8]) {
         let (sender, _) = self.srtp.as_mut().expect("connected");

@@ -108,6 +108,7 @@ impl Call {
             id: SessionId(7),
             local: IceCredentials { ufrag: "gate".into(), pwd: PWD.into() },
             remote_ufrag: "peer".into(),
+            restart: None,
             fingerprints: vec![Fingerprint { algorithm: HashAlgorithm::Sha256, bytes }],
             subject: SubjectHash::of("user-42"),
             room: RoomHash::of("lobby"),

@@ -60,12 +60,12 @@ impl Shard {
         }
     }
 
-    fn insert(&mut self, endpoint: Box<Endpoint>) -> usize {
+    fn insert(&mut self, mut endpoint: Box<Endpoint>) -> usize {
         let index = self.free.pop().unwrap_or_else(|| {
             self.endpoints.push(None);
             self.endpoints.len() - 1
         });
-        self.by_ufrag.insert(endpoint.ufrag.clone(), index);
+        self.rename(index, &mut endpoint);
         self.by_session.insert(endpoint.id, index);
         match &endpoint.role {
             Role::Publish(publishing) => {
@@ -118,8 +118,8 @@ impl Shard {
     }
 
     /// Takes an endpoint out of every table of this shard, but not out of the parked one.
-    fn detach(&mut self, index: usize, endpoint: &Endpoint) {
-        self.by_ufrag.remove(&endpoint.ufrag);
+    fn detach(&mut self, index: usize, endpoint: &mut Endpoint) {
+        self.forget_names(endpoint);
         self.by_session.remove(&endpoint.id);
         // A queued handshake step or timer of this index finds the slot empty or not due.
         self.handshakes.retain(|i| *i != index);
@@ -195,6 +195,8 @@ impl Shard {
         // Only what makes the session choose that path moves it: a nominating check, or media
         // that proves authentic. (The packet that does so is spent on it.)
         let now = self.now;
+        // The check may be the first with the credentials of an ICE restart.
+        self.learn_restart(session);
         self.with_endpoint(index, |endpoint, shard| {
             for mut datagram in datagrams {
                 let counters = &mut shard.counters;
@@ -209,7 +211,7 @@ impl Shard {
         let Some(mut endpoint) = self.endpoints.get_mut(index).and_then(Option::take) else {
             return;
         };
-        self.detach(index, &endpoint);
+        self.detach(index, &mut endpoint);
         endpoint.scheduled = None;
         endpoint.queued = false;
         let ufrag = endpoint.ufrag.clone();
@@ -234,7 +236,7 @@ impl Shard {
     }
 
     /// Lets go of an ended session.
-    pub(super) fn forget(&mut self, index: usize, endpoint: &Endpoint, reason: Reason) {
+    pub(super) fn forget(&mut self, index: usize, endpoint: &mut Endpoint, reason: Reason) {
         self.counters.inc(match reason {
             Reason::Consent => Id::SessionConsentLost,
             Reason::Peer => Id::SessionClosedByPeer,

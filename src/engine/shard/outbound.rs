@@ -189,9 +189,9 @@ impl Shard {
             let mut ended = None;
             self.with_endpoint(index, |endpoint, shard| ended = shard.settle(endpoint, index));
             if let Some(reason) = ended
-                && let Some(endpoint) = self.endpoints.get_mut(index).and_then(Option::take)
+                && let Some(mut endpoint) = self.endpoints.get_mut(index).and_then(Option::take)
             {
-                self.forget(index, &endpoint, reason);
+                self.forget(index, &mut endpoint, reason);
             }
         }
     }
@@ -201,6 +201,7 @@ impl Shard {
         while let Some(event) = endpoint.session.poll_event() {
             match event {
                 session::Event::Nominated(_) => {}
+                session::Event::Restarted => self.on_restarted(index, endpoint),
                 session::Event::Connected { .. } => self.on_connected(endpoint),
                 session::Event::Ended(reason) => ended = Some(reason),
             }

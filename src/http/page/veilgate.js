@@ -26,7 +26,12 @@ export class VeilgateError extends Error {
 
   /** Whether asking again, unchanged, may succeed. */
   get mayRetry() {
-    return this.status === 0 || this.status === 404 || this.status === 429 || this.status >= 500;
+    return (
+      this.status === 0 ||
+      this.code === 'nobody_publishing' ||
+      this.status === 429 ||
+      this.status >= 500
+    );
   }
 }
 

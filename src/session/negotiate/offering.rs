@@ -147,7 +147,13 @@ impl Offering {
         self.awaiting
     }
 
-    /// What the client's first answer said.
+    /// Whether the last offer has new ICE credentials, and no answer yet.
+    #[must_use]
+    pub const fn restarts(&self) -> bool {
+        self.restarting
+    }
+
+    /// What the client's last answer said.
     #[must_use]
     pub const fn remote(&self) -> Option<&Remote> {
         self.remote.as_ref()
@@ -155,13 +161,14 @@ impl Offering {
 
     /// Makes the next offer if these streams are others than the last one had: false when they
     /// are not, or an answer is awaited. Streams for which there is no section left are left out,
-    /// the last of `wanted` first.
-    pub fn offer(&mut self, wanted: &[Arc<StreamSpec>]) -> bool {
+    /// the last of `wanted` first. `restart`: it has new ICE credentials of ours, and is made even
+    /// without another reason.
+    pub fn offer(&mut self, wanted: &[Arc<StreamSpec>], restart: bool) -> bool {
         if self.awaiting {
             return false;
         }
         let is_wanted = |id: StreamId| wanted.iter().any(|stream| stream.id == id);
-        let mut changed = false;
+        let mut changed = restart;
         for slot in &mut self.slots {
             if let State::Open(open) = &slot.state
                 && !is_wanted(open.stream.id)
@@ -175,30 +182,16 @@ impl Offering {
             changed |= self.add(stream);
         }
         if changed {
-            self.go();
+            for slot in &mut self.slots {
+                if matches!(slot.state, State::Declined) {
+                    slot.state = State::Closing;
+                }
+            }
+            self.restarting = restart;
+            self.revision += 1;
+            self.awaiting = true;
         }
         changed
-    }
-
-    /// Makes the next offer with new ICE credentials of ours. False when there was none before, or
-    /// an answer is awaited.
-    pub fn restart(&mut self) -> bool {
-        if self.awaiting || self.remote.is_none() {
-            return false;
-        }
-        self.restarting = true;
-        self.go();
-        true
-    }
-
-    fn go(&mut self) {
-        for slot in &mut self.slots {
-            if matches!(slot.state, State::Declined) {
-                slot.state = State::Closing;
-            }
-        }
-        self.revision += 1;
-        self.awaiting = true;
     }
 
     /// Gives a stream's tracks sections, if it has none; all of them or none.

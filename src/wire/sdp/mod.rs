@@ -7,6 +7,7 @@
 //! checked character by character.
 
 mod answer;
+mod fragment;
 mod offer;
 mod offering;
 pub mod sealed;
@@ -14,6 +15,7 @@ pub mod sealed;
 pub use answer::{
     Accepted, Answer, AnsweredCodec, AnsweredExtension, Outgoing, Section, Transport,
 };
+pub use fragment::Fragment;
 pub use offer::{Feedback, HeaderExtension, MediaSection, Offer, OfferedCodec, ParseError};
 pub use offering::{OwnMedia, OwnOffer, OwnSection, OwnTrack};
 

@@ -341,18 +341,10 @@ impl Level {
             let value = attribute.value.as_deref().map(str::trim);
             match (attribute.key.as_str(), value) {
                 ("ice-ufrag", value) => {
-                    let value = value.unwrap_or_default();
-                    if !UFRAG_LEN.contains(&value.len()) || !value.bytes().all(is_ice_char) {
-                        return Err("a=ice-ufrag is not 4 to 256 ICE characters");
-                    }
-                    level.ufrag = Some(value.to_owned());
+                    level.ufrag = Some(read_ufrag(value.unwrap_or_default())?);
                 }
                 ("ice-pwd", value) => {
-                    let value = value.unwrap_or_default();
-                    if !PWD_LEN.contains(&value.len()) || !value.bytes().all(is_ice_char) {
-                        return Err("a=ice-pwd is not 22 to 256 ICE characters");
-                    }
-                    level.pwd = Some(value.to_owned());
+                    level.pwd = Some(read_pwd(value.unwrap_or_default())?);
                 }
                 ("fingerprint", value) => {
                     level.saw_fingerprint = true;
@@ -400,16 +392,29 @@ fn read_fingerprint(value: &str) -> Result<Option<Fingerprint>, &'static str> {
 
 fn count_candidates(attributes: &[Attribute], types: &mut CandidateTypes) {
     for attribute in attributes.iter().filter(|a| a.key == "candidate") {
-        let value = attribute.value.as_deref().unwrap_or_default();
-        let mut words = value.split_ascii_whitespace().skip_while(|word| *word != "typ");
-        let count = match words.nth(1) {
-            Some("host") => &mut types.host,
-            Some("srflx" | "prflx") => &mut types.reflexive,
-            Some("relay") => &mut types.relay,
-            _ => &mut types.unknown,
-        };
-        *count += 1;
+        count_candidate(attribute.value.as_deref().unwrap_or_default(), types);
     }
+}
+
+pub(super) fn count_candidate(value: &str, types: &mut CandidateTypes) {
+    let mut words = value.split_ascii_whitespace().skip_while(|word| *word != "typ");
+    let count = match words.nth(1) {
+        Some("host") => &mut types.host,
+        Some("srflx" | "prflx") => &mut types.reflexive,
+        Some("relay") => &mut types.relay,
+        _ => &mut types.unknown,
+    };
+    *count += 1;
+}
+
+pub(super) fn read_ufrag(value: &str) -> Result<String, &'static str> {
+    let fits = UFRAG_LEN.contains(&value.len()) && value.bytes().all(is_ice_char);
+    fits.then(|| value.to_owned()).ok_or("a=ice-ufrag is not 4 to 256 ICE characters")
+}
+
+pub(super) fn read_pwd(value: &str) -> Result<String, &'static str> {
+    let fits = PWD_LEN.contains(&value.len()) && value.bytes().all(is_ice_char);
+    fits.then(|| value.to_owned()).ok_or("a=ice-pwd is not 22 to 256 ICE characters")
 }
 
 fn read_bundle(
