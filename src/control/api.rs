@@ -49,6 +49,9 @@ pub enum Refusal {
     /// The offer has no DTLS fingerprint.
     #[error("{0}")]
     NoFingerprint(String),
+    /// An answer to another offer than the one that waits for it.
+    #[error("{0}")]
+    OutOfTurn(String),
     /// No such session.
     #[error("there is no such session")]
     NotFound,
@@ -83,6 +86,7 @@ impl Refusal {
             Self::NoCodec(_) => "no_codec",
             Self::NoFingerprint(_) => "no_fingerprint",
             Self::NotFound => "session_not_found",
+            Self::OutOfTurn(_) => "out_of_turn",
             Self::StaleTag => "stale_ice_session",
             Self::BadRestart => "bad_ice_restart",
             Self::RestartsTooOften => "ice_restarts_too_often",

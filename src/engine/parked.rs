@@ -32,8 +32,14 @@ pub enum BlueprintRole {
     /// Sends a stream.
     Publish(Arc<StreamShared>),
     /// Takes streams, each once.
-    Play(Vec<(Arc<StreamShared>, PlaySpec)>),
+    Play(Vec<Played>),
 }
+
+/// A stream and how a session takes it.
+pub type Played = (Arc<StreamShared>, PlaySpec);
+
+/// Who holds a session that does not wait, and what was meant for it.
+pub type NotWaiting = (Option<ShardId>, Vec<Played>);
 
 #[derive(Debug)]
 enum State {
@@ -197,6 +203,22 @@ impl ParkedTable {
                 entry.state = State::Held(by);
                 Verdict::HeldBy(by, entry.session, answer)
             }
+        }
+    }
+
+    /// Changes what a session that still waits will play.
+    ///
+    /// # Errors
+    /// Gives the streams back when a shard holds it, with that shard, or when it is unknown.
+    pub fn set_played(&self, ufrag: &str, streams: Vec<Played>) -> Result<(), NotWaiting> {
+        let mut entries = self.lock();
+        match entries.get_mut(ufrag).map(|entry| &mut entry.state) {
+            Some(State::Waiting { blueprint, .. }) => {
+                blueprint.role = BlueprintRole::Play(streams);
+                Ok(())
+            }
+            Some(State::Held(by)) => Err((Some(*by), streams)),
+            None => Err((None, streams)),
         }
     }
 

@@ -222,7 +222,9 @@ impl From<RevokeError> for Problem {
 impl From<Refusal> for Problem {
     fn from(refusal: Refusal) -> Self {
         let status = match refusal {
-            Refusal::NameInUse | Refusal::NobodyPublishing => StatusCode::CONFLICT,
+            Refusal::NameInUse | Refusal::NobodyPublishing | Refusal::OutOfTurn(_) => {
+                StatusCode::CONFLICT
+            }
             Refusal::NotFound => StatusCode::NOT_FOUND,
             Refusal::BadSdp(_) => StatusCode::BAD_REQUEST,
             Refusal::NoCodec(_) | Refusal::NoFingerprint(_) | Refusal::BadRestart => {

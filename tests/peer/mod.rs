@@ -3,6 +3,7 @@
 #![allow(dead_code, unreachable_pub, reason = "each test uses its part")]
 
 pub mod gateway;
+pub mod playing;
 
 use std::cell::Cell;
 use std::collections::VecDeque;

@@ -282,6 +282,9 @@ impl Shard {
         if let Some(packet) = publishing.publisher.on_rtp(self.now, rtp, &mut self.counters)
             && let Some(payload) = rtp.get(packet.payload)
         {
+            if let Some(level) = publishing.publisher.poll_level() {
+                publishing.stream.set_level(level, self.now.mono);
+            }
             self.stage(publishing.stream.spec.id, packet.head, payload);
         }
     }

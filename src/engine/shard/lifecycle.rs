@@ -12,12 +12,13 @@ use crate::metrics::Id;
 use crate::session::Reason;
 
 /// A session moves at most once in 50 ms, so a message that follows it finds it sooner.
-const MOST_HOPS: u8 = 64;
+pub(super) const MOST_HOPS: u8 = 64;
 
 impl Shard {
     pub(super) fn on_message(&mut self, message: Message) {
         match message {
             Message::Close { session, ufrag, hops } => self.close(session, ufrag, hops),
+            Message::Play(change) => self.change_playing(change),
             Message::Keyframe { stream, track } => {
                 stream.wish_done(track);
                 self.request_keyframe(stream.spec.id, track);
@@ -98,12 +99,12 @@ impl Shard {
         })
     }
 
-    fn attach_player(&mut self, index: usize, stream: &StreamShared) {
+    pub(super) fn attach_player(&mut self, index: usize, stream: &StreamShared) {
         self.local_stream(stream).players.push(index);
         stream.set_players(self.parts.id, true);
     }
 
-    fn detach_player(&mut self, index: usize, stream: &StreamShared) {
+    pub(super) fn detach_player(&mut self, index: usize, stream: &StreamShared) {
         let Some(local) = self.streams.get_mut(&stream.spec.id) else { return };
         local.players.retain(|i| *i != index);
         if local.players.is_empty() {

@@ -10,6 +10,7 @@ mod external;
 mod inbound;
 mod lifecycle;
 mod outbound;
+mod playing;
 mod restart;
 
 use std::cmp::Reverse;

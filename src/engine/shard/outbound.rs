@@ -133,7 +133,7 @@ impl Shard {
         let now = self.now;
         let Endpoint { role, session, .. } = endpoint;
         let Role::Play(playing) = role else { return };
-        let Some(Part { stream, player }) = playing.parts.get_mut(place) else { return };
+        let Some(Part { stream, player, .. }) = playing.parts.get_mut(place) else { return };
         let Some(local) = self.streams.get(&stream.spec.id) else { return };
         let mut out = Out {
             egress: &mut self.egress,
@@ -258,7 +258,7 @@ impl Shard {
                 }
             }
             Role::Play(playing) => {
-                for Part { stream, player } in &mut playing.parts {
+                for Part { stream, player, .. } in &mut playing.parts {
                     for track in player.wants_keyframe() {
                         self.ask_keyframe(stream, track);
                     }

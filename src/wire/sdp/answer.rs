@@ -208,7 +208,7 @@ impl Accepted {
 }
 
 impl AnsweredCodec {
-    fn write(&self, out: &mut String) -> fmt::Result {
+    pub(super) fn write(&self, out: &mut String) -> fmt::Result {
         write!(out, "a=rtpmap:{} {}/{}", self.pt, self.name, self.clock)?;
         if self.channels > 1 {
             write!(out, "/{}", self.channels)?;
@@ -216,6 +216,7 @@ impl AnsweredCodec {
         out.write_str("\r\n")?;
         let feedback = [
             (self.feedback.remb, "goog-remb"),
+            (self.feedback.transport_cc, "transport-cc"),
             (self.feedback.fir, "ccm fir"),
             (self.feedback.nack, "nack"),
             (self.feedback.pli, "nack pli"),

@@ -38,7 +38,7 @@ impl Fragment {
     /// (we bundle, so there is one).
     pub fn parse(text: &str) -> Result<Self, ParseError> {
         if text.len() > MAX_SDP {
-            return Err(ParseError::TooLarge);
+            return Err(ParseError::TooLarge(MAX_SDP));
         }
         let mut fragment = Self::default();
         let mut pwd: Option<&str> = None;
@@ -60,7 +60,7 @@ impl Fragment {
                     sections += 1;
                     video = value.starts_with("video ");
                     if sections > MAX_SECTIONS {
-                        return Err(ParseError::TooManySections);
+                        return Err(ParseError::TooManySections(MAX_SECTIONS));
                     }
                 }
                 Some(("a", value)) => {
@@ -181,8 +181,8 @@ mod tests {
             assert_eq!(found, line, "{text}");
         }
         let many = "m=audio 9 x 0\n".repeat(MAX_SECTIONS + 1);
-        assert_eq!(Fragment::parse(&many), Err(ParseError::TooManySections));
-        assert_eq!(Fragment::parse(&"a=x\n".repeat(MAX_SDP)), Err(ParseError::TooLarge));
+        assert_eq!(Fragment::parse(&many), Err(ParseError::TooManySections(MAX_SECTIONS)));
+        assert_eq!(Fragment::parse(&"a=x\n".repeat(MAX_SDP)), Err(ParseError::TooLarge(MAX_SDP)));
         assert_eq!(Fragment::parse(""), Ok(Fragment::default()));
     }
 }
