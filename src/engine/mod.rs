@@ -1,7 +1,7 @@
 //! The data plane: shards, their sockets, egress, timers, and what crosses between them.
 //!
-//! Nothing below layer 4 takes a lock, except the parked table once per session and for a check
-//! that lands on another shard than its session's.
+//! Nothing below layer 4 takes a lock, except the parked table once per session, for a check
+//! that lands on another shard than its session's, and once or twice per ICE restart.
 
 pub mod clock;
 pub mod egress;

@@ -1,6 +1,6 @@
 //! Sessions that signalling has agreed and no connectivity check has claimed yet, and who holds
-//! the claimed ones. The one lock below layer 4: taken once per session, and for a check that
-//! arrives on a shard which does not hold its session.
+//! the claimed ones. The one lock below layer 4: taken once per session, for a check that arrives on
+//! a shard which does not hold its session, and for an ICE restart.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};

@@ -164,6 +164,16 @@ mod tests {
         );
     }
 
+    proptest::proptest! {
+        #[test]
+        fn no_text_breaks_the_reader(text in "(a=|m=|ice-ufrag:|ice-pwd:|mid:|candidate:|typ |[ -~]|\\PC|\r|\n){0,60}") {
+            if let Ok(fragment) = Fragment::parse(&text) {
+                let answer = fragment.answer("ours", "a password of ours....", &[]);
+                proptest::prop_assert!(answer.lines().count() == 6, "{}", answer);
+            }
+        }
+    }
+
     #[test]
     fn what_is_no_fragment_is_refused_with_its_line() {
         for (text, line) in [
