@@ -27,7 +27,7 @@ impl Target {
     pub const BEST: Self = Self { spatial: u8::MAX, temporal: u8::MAX };
 }
 
-/// What each choice of a track's layers takes, bits per second of RTP payload over about a second.
+/// What each choice of a track's layers takes, bits per second of RTP over about a second.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub struct TrackRates {
     /// By spatial (or simulcast) and temporal layer; with all that it depends on. 0: not there.

@@ -28,6 +28,7 @@ mod keyframe;
 mod nack;
 mod player;
 mod publisher;
+mod rates;
 mod receive_window;
 mod rewrite;
 mod routes;
@@ -42,6 +43,7 @@ pub use choice::{Target, TrackRates, Wish};
 pub use clock::Clock;
 pub use player::{Player, TrackStats, Wants};
 pub use publisher::{Publisher, VIDEO_BITRATE};
+pub use rates::RateMeter;
 
 /// Largest payload that is forwarded, bytes: what leaves room for RTP, SRTP and TURN framing in
 /// any datagram a client can receive.

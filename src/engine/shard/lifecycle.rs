@@ -6,7 +6,7 @@ use super::{Endpoint, LocalStream, Role, Shard, Target};
 use crate::engine::mailbox::{Event, Message};
 use crate::engine::media::StreamShared;
 use crate::engine::parked::Blueprint;
-use crate::forward::{Cache, Wish};
+use crate::forward::{Cache, RateMeter, Wish};
 use crate::ids::{AllocationHandle, Path, SessionId, StreamId};
 use crate::metrics::Id;
 use crate::session::Reason;
@@ -93,6 +93,7 @@ impl Shard {
             players: Vec::new(),
             publisher: None,
             caches: spec.tracks.iter().map(|t| Cache::new(t.kind)).collect(),
+            meters: spec.tracks.iter().map(RateMeter::new).collect(),
             clocks: vec![None; spec.tracks.len()],
         })
     }

@@ -86,10 +86,14 @@ impl Shard {
         }
         local.clocks.clone_from(&slab.clocks);
         for (head, range) in &slab.packets {
+            let track = usize::from(head.track);
             if let (Some(cache), Some(payload)) =
-                (local.caches.get_mut(usize::from(head.track)), slab.bytes.get(range.clone()))
+                (local.caches.get_mut(track), slab.bytes.get(range.clone()))
             {
                 cache.store(head, payload);
+            }
+            if let Some(meter) = local.meters.get_mut(track) {
+                meter.add(self.now.mono, head, range.len());
             }
         }
         // A copy in reused memory: a player that ends on the way takes itself off the list.
