@@ -195,23 +195,17 @@ impl Selector {
         }
         let Some(limit) = self.limit else { return Err(Id::ForwardDropPaused) };
         let number = if self.current() == Some(head.layer) {
-            self.go_on(head, limit)?
+            self.go_on(now, head, payload, limit)?
         } else {
             self.start(now, head, payload, limit)?
         };
         if head.keyframe {
             self.wants_keyframe = false;
         }
-        self.align = head.align;
-        self.timestamp = head.timestamp.wrapping_add(self.edit.timestamp);
-        self.sent = now;
+        self.note_time(now, head);
         if self.picture != Some(head.timestamp) {
             self.picture = Some(head.timestamp);
-            if self.codec == CodecName::Vp8
-                && let Some(vp8) = Vp8::parse(payload)
-            {
-                self.numbers = vp8.shifted(self.edit.shifts);
-            }
+            self.note_numbers(payload);
         }
         Ok(Taken { number, edit: self.edit })
     }
@@ -228,7 +222,13 @@ impl Selector {
     }
 
     /// The next packet of the layer that is sent.
-    fn go_on(&mut self, head: &PacketHead, limit: Target) -> Result<u64, Id> {
+    fn go_on(
+        &mut self,
+        now: Mono,
+        head: &PacketHead,
+        payload: &[u8],
+        limit: Target,
+    ) -> Result<u64, Id> {
         let last = self.runs.current().map_or(0, |run| run.last);
         let before = self.edit;
         let begins = self.picture != Some(head.timestamp);
@@ -246,16 +246,43 @@ impl Selector {
             self.wants_keyframe = self.kind == MediaKind::Video;
             return Ok(self.runs.open(head.layer, head.sequence, self.edit, 1));
         }
+        // What is missing may be of this picture or of one before, of which a part was left out: it
+        // keeps numbers, and is sent where both then and now it would have been.
+        let gap = Edit {
+            spatial: before.spatial.min(self.edit.spatial),
+            temporal: before.temporal.min(self.edit.temporal),
+            ..before
+        };
         if self.edit.passes(head) {
+            if head.sequence > last + 1 {
+                self.runs.send(head.sequence - 1, gap);
+            }
             return Ok(self.runs.send(head.sequence, self.edit));
         }
         if begins {
             self.picture = Some(head.timestamp);
             // The numbers of pictures stay without gaps.
             self.edit.shifts.picture = self.edit.shifts.picture.wrapping_sub(1);
+            // What is missing before it has at most the number before its own.
+            self.note_numbers(payload);
         }
-        self.runs.skip(head.sequence, before);
+        self.note_time(now, head);
+        self.runs.skip(head.sequence, gap);
         Err(Id::ForwardDropLayer)
+    }
+
+    fn note_time(&mut self, now: Mono, head: &PacketHead) {
+        self.align = head.align;
+        self.timestamp = head.timestamp.wrapping_add(self.edit.timestamp);
+        self.sent = now;
+    }
+
+    fn note_numbers(&mut self, payload: &[u8]) {
+        if self.codec == CodecName::Vp8
+            && let Some(vp8) = Vp8::parse(payload)
+        {
+            self.numbers = vp8.shifted(self.edit.shifts);
+        }
     }
 
     /// A packet of a layer that is not sent: with it begins what is to be sent, or it is left out.
