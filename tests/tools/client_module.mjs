@@ -106,8 +106,12 @@ const ICE = {
   ttl: 600,
 };
 
-const http = { calls: [], lifetime: 43_200, restarted: 0, refuse: null };
+const http = { calls: [], lifetime: 43_200, restarted: 0, refuse: null, unreachable: 0 };
 globalThis.fetch = async (url, { method = 'GET', headers = {}, body } = {}) => {
+  if (http.unreachable > 0) {
+    http.unreachable -= 1;
+    throw new TypeError('network');
+  }
   const { pathname } = new URL(url, location.href);
   http.calls.push({ method, path: pathname, headers, body });
   const answer = (status, text, more = {}) => {
@@ -234,6 +238,17 @@ await behaves('another network restarts ICE in the same session', async () => {
   const { sdp } = peers[0].currentRemoteDescription;
   assert.equal(sdp, ANSWER.replace('theirs0', 'theirs1').replace('password0', 'password1'));
   assert.equal(peers.length, 1, 'the same connection');
+  await session.close();
+});
+
+await behaves('while no network is there the session is kept', async () => {
+  const { session, states } = await start();
+  http.unreachable = 3;
+  peers[0].becomes('failed');
+  await until('mended', () => http.unreachable === 0 && states.at(-1) === 'live');
+  assert.deepEqual(states, ['connecting', 'live', 'restarting', 'live']);
+  assert.equal(http.restarted, 1);
+  assert.equal(peers.length, 1);
   await session.close();
 });
 

@@ -2,8 +2,11 @@
 
 import { Encrypted } from './encrypted.js';
 import { send } from './sending.js';
-import { VeilgateError, renewal, request, stopped } from './session.js';
+import { VeilgateError, pause, renewal, request, stopped } from './session.js';
 
+// A session without checks ends after 30 s.
+const KEPT_MS = 25_000;
+const MEND_PAUSE_MS = 500;
 const FRAGMENT = 'application/trickle-ice-sdpfrag';
 
 const attribute = (sdp, name) => sdp.match(new RegExp(`^a=${name}:(.*?)\\r?$`, 'm'))?.[1];
@@ -92,12 +95,26 @@ export class Stream extends Encrypted {
       if (why === 'stopped') return stopped();
       this._become('restarting', { why });
       try {
-        await this.#restart(signal);
+        await this.#mend(signal);
       } catch {
         // Whatever it was, a session anew is the cure, and finds its own words.
         return new VeilgateError('lost', 'The connection was lost.');
       }
       this._become('live');
+    }
+  }
+
+  /** Between two networks there is none: the gateway keeps the session for a while. */
+  async #mend(signal) {
+    const end = performance.now() + KEPT_MS;
+    for (;;) {
+      try {
+        await this.#restart(signal);
+        return;
+      } catch (error) {
+        if (error.code !== 'unreachable' || signal.aborted || performance.now() > end) throw error;
+      }
+      await pause(MEND_PAUSE_MS, signal);
     }
   }
 
