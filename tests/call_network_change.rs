@@ -49,7 +49,8 @@ fn call_goes_on_when_the_address_of_both_its_ends_changes() {
     let player = &all(&result, "players")[0];
     let samples = player["samples"].as_array().expect("samples");
     let (before, last) = (&samples[samples.len() - 6], &player["last"]);
-    let pictures: Vec<&Value> = samples[samples.len() - 6..].iter().map(|s| &s["picture"]).collect();
+    let pictures: Vec<&Value> =
+        samples[samples.len() - 6..].iter().map(|s| &s["picture"]).collect();
     assert!(pictures.windows(2).any(|two| two[0] != two[1]), "the picture stands: {player:#}");
     let grown = number(last, "framesDecoded") - number(before, "framesDecoded");
     assert!(grown > 10.0, "{grown} frames in the last seconds: {player:#}");
