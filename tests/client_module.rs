@@ -8,11 +8,12 @@ use std::process::Command;
 use serde_json::Value;
 
 /// Every behaviour of `tools/client_module.mjs`, in its order.
-const BEHAVIOURS: [&str; 13] = [
+const BEHAVIOURS: [&str; 14] = [
     "three sizes by rid, small to large, relay-only",
     "another network restarts ICE in the same session",
     "while no network is there the session is kept",
     "a restart that is refused makes a new session",
+    "a wish for a layer outlives its session",
     "a credential is renewed before what it made ends",
     "a room is joined, and its people and streams are there",
     "offers are answered, and tracks go where they belong",

@@ -164,7 +164,7 @@ globalThis.WebSocket = class {
 
 // ---- helpers
 
-const { join, publish } = await import(page);
+const { join, play, publish } = await import(page);
 
 async function until(what, test) {
   const end = Date.now() + STEP_MS;
@@ -259,6 +259,18 @@ await behaves('a restart that is refused makes a new session', async () => {
   await until('a new one', () => peers.length === 2 && states.at(-1) === 'live');
   assert.deepEqual(states, ['connecting', 'live', 'restarting', 'lost', 'connecting', 'live']);
   assert.ok(http.calls.some(({ method }) => method === 'DELETE'), 'the old one is given up');
+  await session.close();
+});
+
+await behaves('a wish for a layer outlives its session', async () => {
+  const session = play({ name: 'lobby/cam1', token: 'token' });
+  await session.live;
+  await session.layer({ rid: 'q' });
+  http.refuse = 404;
+  peers[0].becomes('failed');
+  const wishes = () => http.calls.filter(({ path: p }) => p === '/whip/session/abc/layer');
+  await until('wished again', () => wishes().length === 2);
+  assert.deepEqual(JSON.parse(wishes()[1].body), { track: 'video', rid: 'q' });
   await session.close();
 });
 

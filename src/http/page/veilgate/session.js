@@ -112,6 +112,7 @@ export class Session extends EventTarget {
   #abort = new AbortController();
   #settle;
   #ended;
+  #headers = {};
 
   options;
   /** The RTCPeerConnection in use, or null between two. */
@@ -215,7 +216,18 @@ export class Session extends EventTarget {
   /** `token` may be a function: asked each time, it can give a fresh one. */
   async _headers() {
     const { token } = this.options;
-    return { authorization: `Bearer ${typeof token === 'function' ? await token() : token}` };
+    const bearer = typeof token === 'function' ? await token() : token;
+    this.#headers = { authorization: `Bearer ${bearer}` };
+    return this.#headers;
+  }
+
+  /** Ends something on the gateway; with `keepalive` as the page goes, when nothing may wait. */
+  async _delete(url, keepalive) {
+    try {
+      await fetch(url, { method: 'DELETE', headers: this.#headers, keepalive });
+    } catch {
+      // The gateway notices a silent session by itself.
+    }
   }
 
   /** A fresh credential, and until when what is made with it lives. */
@@ -275,12 +287,15 @@ export class Session extends EventTarget {
         }
         signal.removeEventListener('abort', stop);
         removeEventListener('online', moved);
-        network?.removeEventListener?.('change', moved);
+        network?.removeEventListener?.('change', changed);
         resolve(why);
       };
       const stop = () => finish('stopped');
-      const moved = () => {
-        if (navigator.onLine) finish('network');
+      const moved = () => finish('network');
+      // Chromium tells of every new estimate of the line here, too.
+      const type = network?.type;
+      const changed = () => {
+        if (network.type !== type && navigator.onLine) finish('network');
       };
       const look = () => {
         clearTimeout(waiting);
@@ -299,7 +314,7 @@ export class Session extends EventTarget {
       }
       signal.addEventListener('abort', stop);
       addEventListener('online', moved);
-      network?.addEventListener?.('change', moved);
+      network?.addEventListener?.('change', changed);
       look();
       if (signal.aborted) stop();
     });

@@ -38,10 +38,31 @@ export class Stream extends Encrypted {
   #resource = null;
   #renewAt = Infinity;
   #everLive = false;
+  /** What was wished for last, by kind of track: a new session knows nothing of it. */
+  #wishes = new Map();
 
   constructor(kind, options) {
     super(options);
     this.#kind = kind;
+  }
+
+  /**
+   * Of what is played: the highest layer wanted, {rid} ('auto' is any) or {spatial}, and
+   * {temporal}; {paused: true} stops it. `track` is 'video' unless it says 'audio'.
+   */
+  async layer({ track = 'video', rid, ...wish } = {}) {
+    const body = JSON.stringify({ track, rid: rid === 'auto' ? undefined : rid, ...wish });
+    this.#wishes.set(track, body);
+    if (this.state === 'live') await this.#wish(body);
+  }
+
+  async #wish(body) {
+    await request(`${this.#resource}/layer`, {
+      method: 'POST',
+      headers: { ...(await this._headers()), 'content-type': 'application/json' },
+      body,
+      signal: this._signal,
+    });
   }
 
   _worthRetrying(error) {
@@ -86,6 +107,8 @@ export class Stream extends Encrypted {
     await this._connected(peer, signal);
     this.#everLive = true;
     this._isLive();
+    // A layer that is not there any more is no reason to stop.
+    for (const body of this.#wishes.values()) this.#wish(body).catch(() => {});
   }
 
   /** Mends the path for as long as it can be mended. */
@@ -143,11 +166,6 @@ export class Stream extends Encrypted {
     this.peer = null;
     this.#resource = null;
     peer?.close();
-    if (!resource) return;
-    try {
-      await fetch(resource, { method: 'DELETE', headers: await this._headers(), keepalive });
-    } catch {
-      // The gateway notices a silent session by itself.
-    }
+    if (resource) await this._delete(resource, keepalive);
   }
 }
