@@ -24,6 +24,7 @@ export class VeilgateError extends Error {
   /** Whether asking again, unchanged, may succeed. */
   get mayRetry() {
     if (this.status === 0) return PASSING.has(this.code);
+    if (this.code === 'nobody_publishing') return true;
     return this.status === 404 || this.status === 429 || this.status >= 500;
   }
 }

@@ -67,7 +67,7 @@ export class Stream extends Encrypted {
 
   _worthRetrying(error) {
     // Our own dead session may hold the name until the gateway notices.
-    return error.status === 409 ? this.#everLive : super._worthRetrying(error);
+    return error.code === 'name_in_use' ? this.#everLive : super._worthRetrying(error);
   }
 
   async _open(signal) {
