@@ -106,8 +106,12 @@ const ICE = {
   ttl: 600,
 };
 
-const http = { calls: [], lifetime: 43_200, restarted: 0, refuse: null };
+const http = { calls: [], lifetime: 43_200, restarted: 0, refuse: null, unreachable: 0 };
 globalThis.fetch = async (url, { method = 'GET', headers = {}, body } = {}) => {
+  if (http.unreachable > 0) {
+    http.unreachable -= 1;
+    throw new TypeError('network');
+  }
   const { pathname } = new URL(url, location.href);
   http.calls.push({ method, path: pathname, headers, body });
   const answer = (status, text, more = {}) => {
@@ -160,7 +164,7 @@ globalThis.WebSocket = class {
 
 // ---- helpers
 
-const { join, publish } = await import(page);
+const { join, play, publish } = await import(page);
 
 async function until(what, test) {
   const end = Date.now() + STEP_MS;
@@ -237,6 +241,17 @@ await behaves('another network restarts ICE in the same session', async () => {
   await session.close();
 });
 
+await behaves('while no network is there the session is kept', async () => {
+  const { session, states } = await start();
+  http.unreachable = 3;
+  peers[0].becomes('failed');
+  await until('mended', () => http.unreachable === 0 && states.at(-1) === 'live');
+  assert.deepEqual(states, ['connecting', 'live', 'restarting', 'live']);
+  assert.equal(http.restarted, 1);
+  assert.equal(peers.length, 1);
+  await session.close();
+});
+
 await behaves('a restart that is refused makes a new session', async () => {
   const { session, states } = await start();
   http.refuse = 412;
@@ -244,6 +259,18 @@ await behaves('a restart that is refused makes a new session', async () => {
   await until('a new one', () => peers.length === 2 && states.at(-1) === 'live');
   assert.deepEqual(states, ['connecting', 'live', 'restarting', 'lost', 'connecting', 'live']);
   assert.ok(http.calls.some(({ method }) => method === 'DELETE'), 'the old one is given up');
+  await session.close();
+});
+
+await behaves('a wish for a layer outlives its session', async () => {
+  const session = play({ name: 'lobby/cam1', token: 'token' });
+  await session.live;
+  await session.layer({ rid: 'q' });
+  http.refuse = 404;
+  peers[0].becomes('failed');
+  const wishes = () => http.calls.filter(({ path: p }) => p === '/whip/session/abc/layer');
+  await until('wished again', () => wishes().length === 2);
+  assert.deepEqual(JSON.parse(wishes()[1].body), { track: 'video', rid: 'q' });
   await session.close();
 });
 
