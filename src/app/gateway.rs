@@ -8,6 +8,7 @@ use crate::auth::explain::{Explained, Question};
 use crate::auth::turn::{Class, MintError};
 use crate::control::restart::{IfMatch, Patched};
 use crate::control::revocation::{self, Revocations, RevokeError};
+use crate::control::rooms::Rooms;
 use crate::control::sealed::Sealed;
 use crate::control::store::{Record, StoreError};
 use crate::control::{Accepted, Control, IceConfig, Principal, Refusal};
@@ -92,6 +93,10 @@ impl http::Gateway for Gateway {
 
     fn sealed(&self) -> &Sealed {
         self.control.sealed()
+    }
+
+    fn rooms(&self) -> Option<&Rooms> {
+        None
     }
 
     fn explain(&self, question: Question<'_>) -> Explained {

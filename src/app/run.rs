@@ -332,6 +332,9 @@ fn welcome(dev: &DevInfo, control: &Control, tokens: &TokenKeys) -> anyhow::Resu
         subject: Some(SUBJECT.to_owned()),
         publish: vec!["lobby/*".to_owned()],
         play: vec!["lobby/*".to_owned()],
+        chat: true,
+        data: true,
+        admin: false,
         ttl: TTL,
     };
     let jti = super::dev::hex(&super::dev::random::<16>()?);

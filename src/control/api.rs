@@ -1,5 +1,7 @@
 //! What control says to those who ask it over a network.
 
+use serde::Serialize;
+
 use crate::session::negotiate;
 
 /// Who asks, as a token said.
@@ -70,6 +72,27 @@ pub enum Refusal {
     Draining,
 }
 
+impl Refusal {
+    /// A stable word for programs.
+    #[must_use]
+    pub const fn code(&self) -> &'static str {
+        match self {
+            Self::NameInUse => "name_in_use",
+            Self::NobodyPublishing => "nobody_publishing",
+            Self::BadSdp(_) => "bad_sdp",
+            Self::NoCodec(_) => "no_codec",
+            Self::NoFingerprint(_) => "no_fingerprint",
+            Self::NotFound => "session_not_found",
+            Self::StaleTag => "stale_ice_session",
+            Self::BadRestart => "bad_ice_restart",
+            Self::RestartsTooOften => "ice_restarts_too_often",
+            Self::SubjectFull => "too_many_sessions",
+            Self::Full => "full",
+            Self::Draining => "draining",
+        }
+    }
+}
+
 impl From<negotiate::Refusal> for Refusal {
     fn from(refusal: negotiate::Refusal) -> Self {
         match refusal {
@@ -95,6 +118,34 @@ pub struct IceConfig {
     pub expires_at: u64,
     /// How long what is opened with it now may live, seconds.
     pub lifetime: u64,
+}
+
+impl IceConfig {
+    /// As a browser takes it.
+    #[must_use]
+    pub fn rtc_configuration(self) -> RtcConfiguration {
+        let Self { urls, username, credential, ttl, lifetime, .. } = self;
+        let ice_servers = [IceServer { urls, username, credential }];
+        RtcConfiguration { ice_servers, ice_transport_policy: "relay", ttl, lifetime }
+    }
+}
+
+/// An `RTCConfiguration`, and how many seconds allocations can be made with it.
+#[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct RtcConfiguration {
+    ice_servers: [IceServer; 1],
+    ice_transport_policy: &'static str,
+    ttl: u64,
+    /// A client that stays longer comes with a fresh credential and an ICE restart before that.
+    lifetime: u64,
+}
+
+#[derive(Serialize)]
+struct IceServer {
+    urls: Vec<String>,
+    username: String,
+    credential: String,
 }
 
 impl std::fmt::Debug for IceConfig {

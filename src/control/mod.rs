@@ -7,6 +7,7 @@ pub mod api;
 mod directory;
 pub mod restart;
 pub mod revocation;
+pub mod rooms;
 pub mod sealed;
 pub mod store;
 

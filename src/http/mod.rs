@@ -19,6 +19,7 @@ mod page;
 mod problem;
 mod sealed;
 pub mod server;
+mod signal;
 pub mod tls;
 mod whip;
 
@@ -30,6 +31,7 @@ use axum::extract::{DefaultBodyLimit, Request, State};
 use axum::middleware::{self, Next};
 use axum::response::Response;
 use axum::routing::{get, post};
+use tokio::sync::Semaphore;
 
 use crate::auth::admin::AdminKey;
 use crate::auth::explain::{Explained, Question};
@@ -38,6 +40,7 @@ use crate::auth::turn::{Class, MintError};
 use crate::control::api::{Accepted, IceConfig, Principal, Refusal};
 use crate::control::restart::{IfMatch, Patched};
 use crate::control::revocation::{self, RevokeError};
+use crate::control::rooms::Rooms;
 use crate::control::sealed::Sealed;
 use crate::control::store::{Record, StoreError};
 use crate::ids::StreamName;
@@ -46,6 +49,7 @@ use crate::time::Now;
 use crate::wire::sdp::{Fragment, MAX_SDP};
 pub use cors::Origins;
 use problem::Problem;
+pub use signal::Patience;
 
 /// A request is answered within this time, or refused.
 const REQUEST_TIMEOUT: Duration = Duration::from_secs(20);
@@ -106,6 +110,9 @@ pub trait Gateway: Clone + Send + Sync + 'static {
     /// Where the pages of sealed calls find each other.
     fn sealed(&self) -> &Sealed;
 
+    /// Rooms, where there are any.
+    fn rooms(&self) -> Option<&Rooms>;
+
     /// What a TURN username was minted for, and whether it still holds.
     fn explain(&self, question: Question<'_>) -> Explained;
 
@@ -144,6 +151,8 @@ pub struct Config {
     pub body_timeout: Duration,
     /// The key that opens `/v1/turn`; none: it stays closed.
     pub admin: Option<AdminKey>,
+    /// How patient the WebSockets of rooms are.
+    pub patience: Patience,
     /// Where answers are counted.
     pub metrics: Option<Signalling>,
 }
@@ -155,6 +164,7 @@ impl Default for Config {
             hsts: Duration::from_secs(365 * 24 * 3_600),
             body_timeout: Duration::from_secs(10),
             admin: None,
+            patience: Patience::default(),
             metrics: None,
         }
     }
@@ -167,6 +177,10 @@ struct Shared<G> {
     admin: Option<AdminKey>,
     body_timeout: Duration,
     metrics: Option<Signalling>,
+    /// Of WebSockets; [`cors::answer`] has its own.
+    origins: Origins,
+    patience: Patience,
+    sockets: Arc<Semaphore>,
 }
 
 impl<G: Clone> Clone for Shared<G> {
@@ -177,6 +191,9 @@ impl<G: Clone> Clone for Shared<G> {
             admin: self.admin.clone(),
             body_timeout: self.body_timeout,
             metrics: self.metrics.clone(),
+            origins: self.origins.clone(),
+            patience: self.patience,
+            sockets: Arc::clone(&self.sockets),
         }
     }
 }
@@ -189,6 +206,9 @@ pub fn router<G: Gateway>(gateway: G, keys: Arc<TokenKeys>, config: Config) -> R
         admin: config.admin.clone(),
         body_timeout: config.body_timeout,
         metrics: config.metrics.clone(),
+        origins: config.origins.clone(),
+        patience: config.patience,
+        sockets: Arc::new(Semaphore::new(signal::SOCKETS)),
     };
     let config = Arc::new(config);
     let api = Router::new()
@@ -218,6 +238,7 @@ pub fn router<G: Gateway>(gateway: G, keys: Arc<TokenKeys>, config: Config) -> R
                 .options(whip::resource),
         )
         .route("/v1/ice", get(ice::configuration::<G>).options(ice::options))
+        .route("/v1/signal", get(signal::upgrade::<G>))
         .route("/v1/sealed/{room}", post(sealed::join::<G>).options(sealed::room_options))
         .route(
             "/v1/sealed/{room}/{seat}",

@@ -1,6 +1,8 @@
 //! Errors as `application/problem+json` (RFC 9457).
 
-use axum::http::header::{ALLOW, CACHE_CONTROL, CONTENT_TYPE, RETRY_AFTER, WWW_AUTHENTICATE};
+use axum::http::header::{
+    ALLOW, CACHE_CONTROL, CONTENT_TYPE, RETRY_AFTER, UPGRADE, WWW_AUTHENTICATE,
+};
 use axum::http::{HeaderName, HeaderValue, StatusCode};
 use axum::response::{IntoResponse, Response};
 use serde::Serialize;
@@ -46,6 +48,18 @@ impl Problem {
     pub(super) fn wrong_method() -> Self {
         let detail = "this method is not for this path; the Allow header lists those that are";
         Self::new(StatusCode::METHOD_NOT_ALLOWED, "method_not_allowed", detail)
+    }
+
+    pub(super) fn wrong_origin() -> Self {
+        let detail = "pages of this origin may not call";
+        Self::new(StatusCode::FORBIDDEN, "origin_not_allowed", detail)
+    }
+
+    /// RFC 9110 section 15.5.22: the answer says to what.
+    pub(super) fn no_websocket() -> Self {
+        let detail = "this is a WebSocket: version 13, over HTTP/1.1";
+        Self::new(StatusCode::UPGRADE_REQUIRED, "upgrade_required", detail)
+            .with(UPGRADE, HeaderValue::from_static("websocket"))
     }
 
     pub(super) fn wrong_method_for_page() -> Self {
@@ -207,21 +221,18 @@ impl From<RevokeError> for Problem {
 
 impl From<Refusal> for Problem {
     fn from(refusal: Refusal) -> Self {
-        let (status, code) = match refusal {
-            Refusal::NameInUse => (StatusCode::CONFLICT, "name_in_use"),
-            Refusal::NobodyPublishing => (StatusCode::CONFLICT, "nobody_publishing"),
-            Refusal::BadSdp(_) => (StatusCode::BAD_REQUEST, "bad_sdp"),
-            Refusal::NoCodec(_) => (StatusCode::UNPROCESSABLE_ENTITY, "no_codec"),
-            Refusal::NoFingerprint(_) => (StatusCode::UNPROCESSABLE_ENTITY, "no_fingerprint"),
-            Refusal::NotFound => (StatusCode::NOT_FOUND, "session_not_found"),
-            Refusal::StaleTag => (StatusCode::PRECONDITION_FAILED, "stale_ice_session"),
-            Refusal::BadRestart => (StatusCode::UNPROCESSABLE_ENTITY, "bad_ice_restart"),
-            Refusal::RestartsTooOften => (StatusCode::TOO_MANY_REQUESTS, "ice_restarts_too_often"),
-            Refusal::SubjectFull => (StatusCode::TOO_MANY_REQUESTS, "too_many_sessions"),
-            Refusal::Full => (StatusCode::SERVICE_UNAVAILABLE, "full"),
-            Refusal::Draining => (StatusCode::SERVICE_UNAVAILABLE, "draining"),
+        let status = match refusal {
+            Refusal::NameInUse | Refusal::NobodyPublishing => StatusCode::CONFLICT,
+            Refusal::NotFound => StatusCode::NOT_FOUND,
+            Refusal::BadSdp(_) => StatusCode::BAD_REQUEST,
+            Refusal::NoCodec(_) | Refusal::NoFingerprint(_) | Refusal::BadRestart => {
+                StatusCode::UNPROCESSABLE_ENTITY
+            }
+            Refusal::StaleTag => StatusCode::PRECONDITION_FAILED,
+            Refusal::SubjectFull | Refusal::RestartsTooOften => StatusCode::TOO_MANY_REQUESTS,
+            Refusal::Full | Refusal::Draining => StatusCode::SERVICE_UNAVAILABLE,
         };
-        let problem = Self::new(status, code, refusal.to_string());
+        let problem = Self::new(status, refusal.code(), refusal.to_string());
         match refusal {
             Refusal::NobodyPublishing | Refusal::RestartsTooOften => {
                 problem.with(RETRY_AFTER, SOON)

@@ -21,6 +21,7 @@ use veilgate::auth::turn::{Class, MintError, NEVER};
 use veilgate::control::api::{Accepted, IceConfig, Principal, Refusal};
 use veilgate::control::restart::{IfMatch, Patched, entity_tag};
 use veilgate::control::revocation::{self, RevokeError, What};
+use veilgate::control::rooms::Rooms;
 use veilgate::control::sealed::{Plane, Sealed};
 use veilgate::control::store::{Record, StoreError};
 use veilgate::http::{Config, Gateway, router};
@@ -66,6 +67,9 @@ impl Plane for Relay {
 #[derive(Clone)]
 pub(crate) struct Fake {
     sealed: Sealed,
+    pub(crate) rooms: Option<Rooms>,
+    /// The clock, since its start.
+    pub(crate) elapsed: Arc<Mutex<Duration>>,
     pub(crate) refusal: Arc<Mutex<Option<Refusal>>>,
     pub(crate) calls: Arc<Mutex<Vec<Call>>>,
     /// Next answer to a revocation or to the question for them.
@@ -76,6 +80,8 @@ impl Default for Fake {
     fn default() -> Self {
         Self {
             sealed: Sealed::new(Relay),
+            rooms: None,
+            elapsed: Arc::default(),
             refusal: Arc::default(),
             calls: Arc::default(),
             store: Arc::default(),
@@ -211,6 +217,10 @@ impl Gateway for Fake {
         &self.sealed
     }
 
+    fn rooms(&self) -> Option<&Rooms> {
+        self.rooms.as_ref()
+    }
+
     fn explain(&self, question: Question<'_>) -> Explained {
         let own = |text: Option<&str>| text.map(str::to_owned);
         let username = question.username.to_owned();
@@ -248,7 +258,8 @@ impl Gateway for Fake {
     }
 
     fn now(&self) -> Now {
-        Now { mono: Mono::ZERO, unix: Unix::from_secs(NOW) }
+        let elapsed = *self.elapsed.lock().expect("not poisoned");
+        Now { mono: Mono::ZERO, unix: Unix::from_secs(NOW) }.advanced(elapsed)
     }
 }
 
@@ -268,6 +279,7 @@ pub(crate) fn request_for(publish: &[&str], play: &[&str]) -> TokenRequest {
         publish: list(publish),
         play: list(play),
         ttl: Duration::from_secs(3_600),
+        ..TokenRequest::default()
     }
 }
 

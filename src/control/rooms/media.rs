@@ -1,0 +1,180 @@
+//! What rooms need of the media side, and nothing of how it is done.
+
+use crate::control::api::{Accepted, IceConfig, Principal, Refusal};
+use crate::ids::StreamName;
+use crate::wire::media::{CodecName, MediaKind};
+
+/// A playing connection: one session that the gateway offers, carrying several streams.
+#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct PlayingId(pub String);
+
+impl std::fmt::Debug for PlayingId {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("PlayingId(hidden)")
+    }
+}
+
+/// An offer of the gateway on a playing connection.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct PlayOffer {
+    /// Grows with each offer of the connection.
+    pub revision: u32,
+    /// The offer.
+    pub sdp: String,
+    /// All that is played, by m-section.
+    pub tracks: Vec<PlayedTrack>,
+}
+
+/// What an m-section of a playing connection carries.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct PlayedTrack {
+    /// Its `a=mid`.
+    pub mid: String,
+    /// Of which stream.
+    pub stream: StreamName,
+    /// The track's number within the stream.
+    pub track: u8,
+    /// Audio or video.
+    pub kind: MediaKind,
+}
+
+/// A track of a stream, for those who may want to play it.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct TrackInfo {
+    /// Audio or video.
+    pub kind: MediaKind,
+    /// Its codec.
+    pub codec: CodecName,
+    /// Its simulcast layers, the smallest first; empty when there is one.
+    pub rids: Vec<String>,
+}
+
+/// A stream whose publisher is connected.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct StreamInfo {
+    /// Its name.
+    pub name: StreamName,
+    /// Its tracks; a track's number is its index here.
+    pub tracks: Vec<TrackInfo>,
+}
+
+/// Something came or went.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum StreamEvent {
+    /// A publisher's media connection stands.
+    Started(StreamInfo),
+    /// Its stream is over; the name is free.
+    Ended(StreamName),
+    /// A session, publishing or playing, is over.
+    SessionEnded {
+        /// Its unguessable name: a publisher's [`Accepted::resource`], a [`PlayingId`].
+        resource: String,
+    },
+}
+
+/// How loud a stream is.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct AudioLevel {
+    /// -dBov (RFC 6464): 0 is loudest, 127 silence.
+    pub level: u8,
+    /// Whether that is speech.
+    pub speaking: bool,
+}
+
+/// What a player wants of a track.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct Wish {
+    /// Nothing for now.
+    pub paused: bool,
+    /// The highest spatial or simulcast layer, 0 the smallest; `None`: what the line carries.
+    pub spatial: Option<u8>,
+    /// The highest temporal layer; `None`: what the line carries.
+    pub temporal: Option<u8>,
+}
+
+/// The media side of rooms. Nothing here waits: an answer may cost the parsing of an SDP.
+pub trait Media: Send + Sync {
+    /// Agrees on a publisher's session.
+    ///
+    /// # Errors
+    /// As WHIP's.
+    fn publish(&self, name: &StreamName, who: &Principal, sdp: &str) -> Result<Accepted, Refusal>;
+
+    /// Restarts ICE of a publisher's session: an offer with new credentials, the answer back.
+    ///
+    /// # Errors
+    /// [`Refusal::NotFound`], or what is wrong with the offer.
+    fn restart_publishing(
+        &self,
+        resource: &str,
+        who: &Principal,
+        sdp: &str,
+    ) -> Result<String, Refusal>;
+
+    /// Ends a publisher's session, if it is still there.
+    fn close_publishing(&self, resource: &str);
+
+    /// A fresh TURN credential.
+    ///
+    /// # Errors
+    /// When none can be minted.
+    fn ice_config(&self, who: &Principal) -> Result<IceConfig, Refusal>;
+
+    /// Opens a playing connection; it costs nothing until something is played.
+    ///
+    /// # Errors
+    /// [`Refusal::Full`], [`Refusal::SubjectFull`].
+    fn open_playing(&self, who: &Principal, room: &str) -> Result<PlayingId, Refusal>;
+
+    /// Sets what is played. `None`: nothing to offer now, or an answer is awaited, and
+    /// [`Self::answer_playing`] will return the offer that follows.
+    ///
+    /// # Errors
+    /// [`Refusal::NotFound`] when the connection is over.
+    fn subscribe_playing(
+        &self,
+        playing: &PlayingId,
+        streams: Vec<StreamName>,
+    ) -> Result<Option<PlayOffer>, Refusal>;
+
+    /// Takes the answer to the offer of a revision.
+    ///
+    /// # Errors
+    /// What is wrong with the answer; [`Refusal::NotFound`].
+    fn answer_playing(
+        &self,
+        playing: &PlayingId,
+        revision: u32,
+        sdp: &str,
+    ) -> Result<Option<PlayOffer>, Refusal>;
+
+    /// Offers with new ICE credentials.
+    ///
+    /// # Errors
+    /// [`Refusal::NotFound`].
+    fn restart_playing(&self, playing: &PlayingId) -> Result<Option<PlayOffer>, Refusal>;
+
+    /// Ends a playing connection, if it is still there.
+    fn close_playing(&self, playing: &PlayingId);
+
+    /// Says what is wanted of a track that is played.
+    ///
+    /// # Errors
+    /// [`Refusal::NotFound`] when the track is not played there.
+    fn steer_playing(
+        &self,
+        playing: &PlayingId,
+        stream: &StreamName,
+        track: u8,
+        wish: Wish,
+    ) -> Result<(), Refusal>;
+
+    /// What the line to a player carries, bit/s, once that is known.
+    fn estimate_of(&self, playing: &PlayingId) -> Option<u64>;
+
+    /// How loud streams are, in the order asked.
+    fn audio_levels(&self, streams: &[StreamName]) -> Vec<Option<AudioLevel>>;
+
+    /// The connected streams of a room.
+    fn streams_of(&self, room: &str) -> Vec<StreamInfo>;
+}
