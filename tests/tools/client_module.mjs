@@ -3,9 +3,11 @@
 // the other drivers. Prints one line of JSON for each behaviour; fails with the first that differs.
 
 import assert from 'node:assert/strict';
+import { writeSync } from 'node:fs';
 
 const page = new URL('../../src/http/page/veilgate.js', import.meta.url);
 const STEP_MS = 20_000;
+const say = (event) => writeSync(1, `${JSON.stringify(event)}\n`);
 
 // ---- the browser
 
@@ -131,7 +133,7 @@ globalThis.fetch = async (url, { method = 'GET', headers = {}, body } = {}) => {
 };
 
 /** The gateway's side of the sockets: `reply(message)` says what to answer. */
-const room = { sockets: [], messages: [], reply: () => ({ type: 'ok' }) };
+const room = { sockets: [], messages: [], told: [], reply: () => ({ type: 'ok' }) };
 globalThis.WebSocket = class {
   static OPEN = 1;
   readyState = 0;
@@ -148,9 +150,11 @@ globalThis.WebSocket = class {
     const message = JSON.parse(text);
     room.messages.push(message);
     const reply = room.reply(message);
-    if (reply) setImmediate(() => this.say({ ...reply, id: message.id }));
+    // What was said without an `id` gets no "ok".
+    if (reply && message.id !== undefined) setImmediate(() => this.say({ ...reply, id: message.id }));
   }
   say(message) {
+    room.told.push(message);
     this.onmessage?.({ data: JSON.stringify(message) });
   }
   break(code) {
@@ -191,9 +195,11 @@ function listen(session, ...types) {
 async function behaves(name, play) {
   peers.length = 0;
   Object.assign(http, { calls: [], lifetime: 43_200, restarted: 0, refuse: null });
-  Object.assign(room, { sockets: [], messages: [] });
+  Object.assign(room, { sockets: [], messages: [], told: [] });
   await play();
-  process.stdout.write(`${JSON.stringify({ event: 'passed', name })}\n`);
+  // The schema of the protocol is held against these by whoever started us.
+  const { messages: said, told } = room;
+  say({ event: 'passed', name, said, told });
 }
 
 const camera = () => new MediaStream([track('audio'), track('video')]);
@@ -298,7 +304,7 @@ function joined(more = {}) {
   const may = { publish: true, play: true, chat: true, data: true, admin: true };
   return {
     type: 'joined', protocol: 1, participant: '3f0c3f0c3f0c3f0c', name: 'Ada', room: 'lobby',
-    resume: `secret${joins}`, resumed: false, may, publishing: null, ice: ICE,
+    resume: `resumptionsecret${joins}`, resumed: false, may, publishing: null, ice: { ...ICE, lifetime: 43_200 },
     participants: [BO], streams: [BOCAM], ...more,
   };
 }
@@ -309,7 +315,7 @@ function answers(more = {}) {
     if (message.type === 'join') return joined({ resumed: message.resume !== undefined });
     if (message.type === 'publish') return { type: 'published', stream: message.stream, sdp: ANSWER };
     if (message.type === 'restart' && message.sdp) return { type: 'restarted', connection: 'publish', sdp: ANSWER };
-    if (message.type === 'ice') return { type: 'ice', ice: ICE };
+    if (message.type === 'ice') return { type: 'ice', ice: { ...ICE, lifetime: 43_200 } };
     return { type: message.type === 'ping' ? 'pong' : 'ok' };
   };
 }
@@ -398,7 +404,7 @@ await behaves('a broken socket is resumed, and media goes on', async () => {
   socket.break(1006);
   await until('back', () => states.at(-1) === 'live' && states.length > 3);
   assert.deepEqual(states, ['connecting', 'live', 'lost', 'connecting', 'live']);
-  assert.equal(sent('join')[before].resume, `secret${joins - 1}`);
+  assert.equal(sent('join')[before].resume, `resumptionsecret${joins - 1}`);
   assert.deepEqual(events.map(([type]) => type), ['participantleft', 'streamremoved']);
   assert.deepEqual(peers.map((peer) => peer.connectionState), ['connected', 'connected']);
   assert.equal(sent('publish').length, 1, 'nothing is published twice');
@@ -436,6 +442,22 @@ await behaves('a silent path is mended by a restart', async () => {
   await here.close();
 });
 
+await behaves('every request is one that the protocol knows', async () => {
+  answers();
+  const { here } = await enter();
+  await here.subscribe(['bocam']);
+  await here.subscribe('all');
+  await here.lastN(null);
+  await here.layer('bocam');
+  await here.layer('bocam', { spatial: 1, temporal: 0, track: 0 });
+  await here.pause('bocam');
+  await here.resume('bocam', 0);
+  await here.chat('hello');
+  await here.send({ any: ['thing'] }, BO.participant);
+  await here.kick(BO.participant);
+  await here.close();
+});
+
 await behaves('who is put out stays out', async () => {
   answers();
   const { here, states, socket } = await enter();
@@ -450,5 +472,5 @@ await behaves('a refused join says why', async () => {
   const here = join({ room: 'lobby', token: 'token' });
   await assert.rejects(here.live, { code: 'room_full', message: 'The room is full.' });
 });
-process.stdout.write(`${JSON.stringify({ event: 'result' })}\n`);
+say({ event: 'result' });
 process.exit(0);
