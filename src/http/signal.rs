@@ -239,9 +239,9 @@ impl<G: Gateway> Line<G> {
             Message::Text(text) => Ok(Some(text)),
             Message::Binary(_) => Err(End::Closed(Close::Binary)),
             Message::Ping(_) | Message::Pong(_) => Ok(None),
-            // RFC 6455 section 7.4.1: done, or the page goes away; no code is a plain `close()`.
-            Message::Close(Some(frame)) if !matches!(frame.code, 1000 | 1001) => Err(End::Broken),
-            Message::Close(_) => Err(End::Left),
+            // RFC 6455 section 7.4.1: done, or the page goes away.
+            Message::Close(Some(frame)) if matches!(frame.code, 1000 | 1001) => Err(End::Left),
+            Message::Close(_) => Err(End::Broken),
         }
     }
 

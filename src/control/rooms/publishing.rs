@@ -139,6 +139,8 @@ impl Room {
         if answer == Err(Refusal::NotFound) {
             // Its end was not heard yet: to publish anew is possible at once.
             participant.publishing = None;
+            let detail = "the publishing connection is over: publish";
+            return Err(Fault::new("not_publishing", detail));
         }
         Ok(answer?)
     }
