@@ -7,6 +7,7 @@ use veilgate::forward::MAX_PAYLOAD;
 use veilgate::metrics::Id;
 use veilgate::time::Unix;
 use veilgate::wire::media::CodecName;
+use veilgate::wire::media::TrackSpec;
 use veilgate::wire::rtp::Rtp;
 
 #[test]
@@ -110,6 +111,30 @@ fn reordered_packets_are_neither_asked_for_nor_lost() {
     assert_eq!(rig.rtcp(at(100)).len(), 2);
     assert_eq!(rig.counters.get(Id::ForwardDropDuplicate), 1);
     assert_eq!(rig.counters.get(Id::ForwardNackSent), 0);
+}
+
+#[test]
+fn transport_wide_feedback_takes_the_place_of_remb_and_covers_all_sources() {
+    let numbered = |mut spec: TrackSpec| {
+        spec.extensions.transport_cc = Some(TRANSPORT_CC);
+        spec
+    };
+    let mut rig = Rig::new(&stream_of(vec![numbered(audio_spec()), numbered(video_spec())]));
+    let send = |rig: &mut Rig, time, number: u16, numbers, payload: &[u8]| {
+        let packet = rtp(numbers, &[(TRANSPORT_CC, &number.to_be_bytes())], payload);
+        rig.rtp(at(time), &packet);
+    };
+    send(&mut rig, 0, 7, (96, VIDEO_SSRC, 1, 1000), KEY);
+    let words = rig.rtcp(at(0));
+    assert!(!words.iter().any(|word| word.starts_with("remb")), "{words:?}");
+    send(&mut rig, 10, 8, (111, AUDIO_SSRC, 1, 1000), b"sound");
+    // A probe without payload is one of the transport's packets too.
+    send(&mut rig, 30, 10, (97, RTX_SSRC, 1, 1000), &[]);
+    assert_eq!(rig.publisher.poll_timeout(), Some(at(50).mono));
+    // 5 s are 78 units of the reference time and 8 ms.
+    let told = "twcc c0de0001 7@Some(8000) 8@Some(18000) 9@None 10@Some(38000)";
+    assert_eq!(rig.rtcp(at(50)), [told]);
+    assert_eq!(rig.counters.get(Id::ForwardFeedbackSent), 1);
 }
 
 #[test]

@@ -30,6 +30,7 @@ const ROOMS: &[(&str, &[&str])] = &[
             "metrics",
             "session::negotiate",
             "session::dtls",
+            "session::Generation",
             "session::IceCredentials",
             "session::Params",
             "session::Reason",

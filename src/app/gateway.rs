@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use crate::auth::explain::{Explained, Question};
 use crate::auth::turn::{Class, MintError};
+use crate::control::restart::{IfMatch, Patched};
 use crate::control::revocation::{self, Revocations, RevokeError};
 use crate::control::rooms::Rooms;
 use crate::control::sealed::Sealed;
@@ -15,6 +16,7 @@ use crate::http;
 use crate::ids::StreamName;
 use crate::metrics::Exposition;
 use crate::time::Now;
+use crate::wire::sdp::Fragment;
 
 /// The control plane, ready or not, and its metrics.
 #[derive(Clone, Debug)]
@@ -63,6 +65,16 @@ impl http::Gateway for Gateway {
 
     async fn close(&self, resource: &str, who: Option<&Principal>) -> Result<(), Refusal> {
         self.control.close(resource, who)
+    }
+
+    async fn patch(
+        &self,
+        resource: &str,
+        who: Option<&Principal>,
+        expected: &IfMatch,
+        fragment: &Fragment,
+    ) -> Result<Patched, Refusal> {
+        self.control.patch(resource, who, expected, fragment)
     }
 
     fn ice_config(&self, who: &Principal) -> Result<IceConfig, Refusal> {

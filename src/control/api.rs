@@ -49,9 +49,21 @@ pub enum Refusal {
     /// The offer has no DTLS fingerprint.
     #[error("{0}")]
     NoFingerprint(String),
+    /// An answer to another offer than the one that waits for it.
+    #[error("{0}")]
+    OutOfTurn(String),
     /// No such session.
     #[error("there is no such session")]
     NotFound,
+    /// The request is for an ICE generation that is over (RFC 9725 section 4.3.1).
+    #[error("the session's ICE has restarted since: the entity tag is of a generation before")]
+    StaleTag,
+    /// A new ufrag without a password.
+    #[error("an ICE restart needs a=ice-pwd beside its new a=ice-ufrag")]
+    BadRestart,
+    /// More ICE restarts than a session may have.
+    #[error("this session restarts ICE too often")]
+    RestartsTooOften,
     /// Too many sessions, or a queue of the data plane is full.
     #[error("the gateway is full")]
     Full,
@@ -74,6 +86,10 @@ impl Refusal {
             Self::NoCodec(_) => "no_codec",
             Self::NoFingerprint(_) => "no_fingerprint",
             Self::NotFound => "session_not_found",
+            Self::OutOfTurn(_) => "out_of_turn",
+            Self::StaleTag => "stale_ice_session",
+            Self::BadRestart => "bad_ice_restart",
+            Self::RestartsTooOften => "ice_restarts_too_often",
             Self::SubjectFull => "too_many_sessions",
             Self::Full => "full",
             Self::Draining => "draining",

@@ -8,6 +8,7 @@ use mio::Waker;
 use super::endpoint::Endpoint;
 use super::hairpin::{HAIRPIN_RING, HairpinBatch};
 use super::media::{DataNews, MEDIA_RING, MediaBatch, StreamShared};
+use super::parked::Played;
 use super::streams::Incoming;
 use crate::auth::revocation::Revocation;
 use crate::ids::{AllocationHandle, Path, SessionId};
@@ -29,6 +30,8 @@ pub enum Message {
         /// Times it was passed on.
         hops: u8,
     },
+    /// Change what a session plays.
+    Play(Box<PlayChange>),
     /// A player elsewhere wants a keyframe.
     Keyframe {
         /// The stream.
@@ -68,6 +71,22 @@ pub enum Message {
     OwnAddresses(Arc<[std::net::IpAddr]>),
     /// Leave the loop.
     Stop,
+}
+
+/// All that a session plays from now on. Said as a whole, so that a change which comes twice, or
+/// after a later one, does no harm.
+#[derive(Debug)]
+pub struct PlayChange {
+    /// Which session.
+    pub session: SessionId,
+    /// Its local ufrag.
+    pub ufrag: String,
+    /// Grows with each change of the session.
+    pub revision: u32,
+    /// What it plays.
+    pub streams: Vec<Played>,
+    /// Times it was passed on.
+    pub hops: u8,
 }
 
 /// The way into one shard.

@@ -10,9 +10,11 @@
 //! Law of use: RTP and RTCP arrive here authenticated (SRTP), but their sender may still be
 //! hostile: every list is bounded, every length checked, every drop counted.
 
+mod arrivals;
 mod cache;
 mod clock;
 mod keyframe;
+mod level;
 mod nack;
 mod player;
 mod publisher;
@@ -25,6 +27,7 @@ use std::ops::Range;
 
 pub use cache::Cache;
 pub use clock::Clock;
+pub use level::{Level, SILENCE};
 pub use player::{Player, TrackStats, Wants};
 pub use publisher::{Publisher, VIDEO_BITRATE};
 

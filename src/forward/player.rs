@@ -247,7 +247,9 @@ impl Player {
                         self.on_keyframe_request(media, wants, counters);
                     }
                 }
-                Ok(Packet::Sdes(_) | Packet::Bye(_) | Packet::Remb { .. } | Packet::Other) => {}
+                // Of the whole transport, which has players of other streams too.
+                Ok(Packet::Remb { .. } | Packet::TransportCc { .. }) => {}
+                Ok(Packet::Sdes(_) | Packet::Bye(_) | Packet::Other) => {}
                 Err(rtcp::Malformed) => counters.inc(Id::ForwardRtcpMalformed),
             }
         }

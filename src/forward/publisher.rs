@@ -12,15 +12,16 @@ use crate::wire::media::{MediaKind, StreamSpec, TrackSpec};
 use crate::wire::rtcp::{self, Packet};
 use crate::wire::rtp::Rtp;
 
+use super::arrivals::Arrivals;
 use super::clock::{Clock, Offset};
 use super::keyframe::starts_keyframe;
+use super::level::{Level, Meter};
 use super::routes::Routes;
 use super::track::Track;
 use super::{MAX_PAYLOAD, MediaPacket, Meta, PacketHead};
 
-/// What we say a publisher may send, bits per second and video track. Steady: it lifts a browser
-/// off its start of 300 kbit/s; an estimate of the path takes its place with transport-wide
-/// feedback.
+/// What we say a publisher without transport-wide feedback may send, bits per second and video
+/// track. Steady: it lifts a browser off its start of 300 kbit/s.
 pub const VIDEO_BITRATE: u64 = 3_000_000;
 
 /// RR, SDES and REMB: once in this time.
@@ -39,7 +40,10 @@ pub struct Publisher {
     ssrc: u32,
     cname: [u8; 16],
     next_report: Option<Mono>,
+    meter: Meter,
+    level: Option<Level>,
     ask: Vec<u16>,
+    arrivals: Arrivals,
 }
 
 impl Publisher {
@@ -59,7 +63,10 @@ impl Publisher {
             ssrc: rng.random(),
             cname,
             next_report: None,
+            meter: Meter::default(),
+            level: None,
             ask: Vec::with_capacity(256),
+            arrivals: Arrivals::new(now.mono),
         }
     }
 
@@ -80,6 +87,12 @@ impl Publisher {
         };
         let index = usize::from(found.track);
         let (spec, track) = (self.spec.tracks.get(index)?, self.tracks.get_mut(index)?);
+        // Probes too, which have no payload.
+        let number = spec.extensions.transport_cc.and_then(|id| rtp.extension(id));
+        if let Some(number) = number.and_then(|number| number.first_chunk()) {
+            let number = u16::from_be_bytes(*number);
+            self.arrivals.on_packet(now.mono, number, rtp.ssrc(), packet.len());
+        }
         let mut range = rtp.payload_range();
         let placed = if found.rtx {
             // RFC 4588 section 4: the original sequence number leads the payload. Without one it
@@ -102,15 +115,27 @@ impl Publisher {
             track.on_keyframe(placed.extended, counters);
         }
         counters.inc(Id::ForwardReceived);
+        let meta = meta(spec, &rtp);
+        // Of several audio tracks the first speaks for the stream.
+        if let Some(value) = meta.audio_level
+            && self.spec.tracks.iter().position(|it| it.kind == MediaKind::Audio) == Some(index)
+        {
+            self.level = self.meter.on_packet(now.mono, value).or(self.level);
+        }
         let head = PacketHead {
             track: found.track,
             sequence: placed.sequence,
             timestamp: placed.timestamp,
             marker: rtp.marker(),
             keyframe,
-            meta: meta(spec, &rtp),
+            meta,
         };
         Some(MediaPacket { head, payload: range })
+    }
+
+    /// How loud the stream is, when that is to be told: a few times a second.
+    pub fn poll_level(&mut self) -> Option<Level> {
+        self.level.take()
     }
 
     /// Takes one RTCP compound in the clear.
@@ -152,7 +177,8 @@ impl Publisher {
         self.tracks.get(usize::from(track))?.clock(&self.offset)
     }
 
-    /// Writes what is due as one compound, to protect and send: reports each second, PLIs, NACKs.
+    /// Writes what is due as one compound, to protect and send: reports each second, PLIs, NACKs,
+    /// transport-wide feedback.
     /// Call until it returns `None`. `out` should have 1,200 bytes.
     pub fn poll_rtcp(
         &mut self,
@@ -202,6 +228,10 @@ impl Publisher {
                 counters.inc(Id::ForwardKeyframeSent);
             }
         }
+        // The rest of its messages, if any, come with the next call.
+        if self.arrivals.write(now.mono, self.ssrc, &mut writer) {
+            counters.inc(Id::ForwardFeedbackSent);
+        }
         (report || writer.len() > lead).then(|| writer.len())
     }
 
@@ -213,11 +243,15 @@ impl Publisher {
             .iter()
             .flat_map(|track| [track.keyframe_due(), track.missing.poll_timeout()])
             .flatten();
-        feedback.chain(self.next_report).min()
+        feedback.chain(self.next_report).chain(self.arrivals.poll_timeout()).min()
     }
 }
 
 fn remb(writer: &mut rtcp::Writer<'_>, sender: u32, specs: &[TrackSpec], tracks: &[Track]) {
+    // It would cap what a sender with transport-wide feedback finds out itself.
+    if specs.iter().any(|spec| spec.extensions.transport_cc.is_some()) {
+        return;
+    }
     let is_video = |spec: &TrackSpec| spec.kind == MediaKind::Video && spec.remb;
     let count = specs.iter().filter(|spec| is_video(spec)).count() as u64;
     if count > 0 {

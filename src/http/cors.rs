@@ -60,12 +60,12 @@ pub(super) async fn answer(
     if let Some(allowed) = allowed {
         headers.insert(ACCESS_CONTROL_ALLOW_ORIGIN, allowed);
         let exposed = HeaderValue::from_static(
-            "Location, Link, ETag, Retry-After, WWW-Authenticate, Accept-Post",
+            "Location, Link, ETag, Retry-After, WWW-Authenticate, Accept-Post, Accept-Patch",
         );
         headers.insert(ACCESS_CONTROL_EXPOSE_HEADERS, exposed);
         if preflight {
             for (name, value) in [
-                (ACCESS_CONTROL_ALLOW_METHODS, "GET, POST, DELETE, OPTIONS"),
+                (ACCESS_CONTROL_ALLOW_METHODS, "GET, HEAD, POST, PATCH, DELETE, OPTIONS"),
                 (ACCESS_CONTROL_ALLOW_HEADERS, "Authorization, Content-Type, If-Match"),
                 (ACCESS_CONTROL_MAX_AGE, "7200"),
             ] {

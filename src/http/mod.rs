@@ -38,6 +38,7 @@ use crate::auth::explain::{Explained, Question};
 use crate::auth::token::TokenKeys;
 use crate::auth::turn::{Class, MintError};
 use crate::control::api::{Accepted, IceConfig, Principal, Refusal};
+use crate::control::restart::{IfMatch, Patched};
 use crate::control::revocation::{self, RevokeError};
 use crate::control::rooms::Rooms;
 use crate::control::sealed::Sealed;
@@ -45,7 +46,7 @@ use crate::control::store::{Record, StoreError};
 use crate::ids::StreamName;
 use crate::metrics::Signalling;
 use crate::time::Now;
-use crate::wire::sdp::MAX_SDP;
+use crate::wire::sdp::{Fragment, MAX_SDP};
 pub use cors::Origins;
 use problem::Problem;
 pub use signal::Patience;
@@ -77,6 +78,16 @@ pub trait Gateway: Clone + Send + Sync + 'static {
         resource: &str,
         who: Option<&Principal>,
     ) -> impl Future<Output = Result<(), Refusal>> + Send;
+
+    /// Takes trickled candidates, or restarts ICE. Without `who`, the resource itself is the
+    /// permission.
+    fn patch(
+        &self,
+        resource: &str,
+        who: Option<&Principal>,
+        expected: &IfMatch,
+        fragment: &Fragment,
+    ) -> impl Future<Output = Result<Patched, Refusal>> + Send;
 
     /// A fresh TURN credential for `who`.
     ///
@@ -201,16 +212,30 @@ pub fn router<G: Gateway>(gateway: G, keys: Arc<TokenKeys>, config: Config) -> R
     };
     let config = Arc::new(config);
     let api = Router::new()
-        .route("/whip/{room}/{stream}", post(whip::publish::<G>).options(whip::endpoint::<G>))
-        .route("/whep/{room}/{stream}", post(whip::play::<G>).options(whip::endpoint::<G>))
+        .route(
+            "/whip/{room}/{stream}",
+            get(whip::look::<G>).post(whip::publish::<G>).options(whip::endpoint::<G>),
+        )
+        .route(
+            "/whep/{room}/{stream}",
+            get(whip::look::<G>).post(whip::play::<G>).options(whip::endpoint::<G>),
+        )
         // A room may be called "session", and POST still means it.
         .route(
             "/whip/session/{resource}",
-            post(whip::publish_in_session::<G>).delete(whip::close::<G>).options(whip::resource),
+            get(whip::look_at_session::<G>)
+                .post(whip::publish_in_session::<G>)
+                .patch(whip::patch::<G>)
+                .delete(whip::close::<G>)
+                .options(whip::resource),
         )
         .route(
             "/whep/session/{resource}",
-            post(whip::play_in_session::<G>).delete(whip::close::<G>).options(whip::resource),
+            get(whip::look_at_session::<G>)
+                .post(whip::play_in_session::<G>)
+                .patch(whip::patch::<G>)
+                .delete(whip::close::<G>)
+                .options(whip::resource),
         )
         .route("/v1/ice", get(ice::configuration::<G>).options(ice::options))
         .route("/v1/signal", get(signal::upgrade::<G>))

@@ -131,6 +131,24 @@ impl Problem {
         Self::new(StatusCode::UNSUPPORTED_MEDIA_TYPE, "unsupported_media_type", detail)
     }
 
+    pub(super) fn not_fragment() -> Self {
+        let detail =
+            "the body must be an SDP fragment with Content-Type application/trickle-ice-sdpfrag";
+        let takes = HeaderValue::from_static("application/trickle-ice-sdpfrag");
+        Self::new(StatusCode::UNSUPPORTED_MEDIA_TYPE, "unsupported_media_type", detail)
+            .with(HeaderName::from_static("accept-patch"), takes)
+    }
+
+    pub(super) fn no_tag() -> Self {
+        let detail = "If-Match is needed: the session's ETag, or * for an ICE restart";
+        Self::new(StatusCode::PRECONDITION_REQUIRED, "if_match_missing", detail)
+    }
+
+    pub(super) fn many_tags() -> Self {
+        let detail = "If-Match has more than 16 entity tags";
+        Self::new(StatusCode::BAD_REQUEST, "bad_if_match", detail)
+    }
+
     pub(super) fn bad_sdp(detail: &str) -> Self {
         Self::new(StatusCode::BAD_REQUEST, "bad_sdp", detail)
     }
@@ -204,16 +222,23 @@ impl From<RevokeError> for Problem {
 impl From<Refusal> for Problem {
     fn from(refusal: Refusal) -> Self {
         let status = match refusal {
-            Refusal::NameInUse => StatusCode::CONFLICT,
-            Refusal::NobodyPublishing | Refusal::NotFound => StatusCode::NOT_FOUND,
+            Refusal::NameInUse | Refusal::NobodyPublishing | Refusal::OutOfTurn(_) => {
+                StatusCode::CONFLICT
+            }
+            Refusal::NotFound => StatusCode::NOT_FOUND,
             Refusal::BadSdp(_) => StatusCode::BAD_REQUEST,
-            Refusal::NoCodec(_) | Refusal::NoFingerprint(_) => StatusCode::UNPROCESSABLE_ENTITY,
-            Refusal::SubjectFull => StatusCode::TOO_MANY_REQUESTS,
+            Refusal::NoCodec(_) | Refusal::NoFingerprint(_) | Refusal::BadRestart => {
+                StatusCode::UNPROCESSABLE_ENTITY
+            }
+            Refusal::StaleTag => StatusCode::PRECONDITION_FAILED,
+            Refusal::SubjectFull | Refusal::RestartsTooOften => StatusCode::TOO_MANY_REQUESTS,
             Refusal::Full | Refusal::Draining => StatusCode::SERVICE_UNAVAILABLE,
         };
         let problem = Self::new(status, refusal.code(), refusal.to_string());
         match refusal {
-            Refusal::NobodyPublishing => problem.with(RETRY_AFTER, SOON),
+            Refusal::NobodyPublishing | Refusal::RestartsTooOften => {
+                problem.with(RETRY_AFTER, SOON)
+            }
             Refusal::Full | Refusal::Draining | Refusal::SubjectFull => {
                 problem.with(RETRY_AFTER, LATER)
             }

@@ -4,12 +4,15 @@
 //! ones are rejected with port 0, and those in which nothing can flow are answered inactive, so
 //! that the bundle's tagged section stays valid. Every section taken shares one transport (BUNDLE, rtcp-mux), and
 //! has one codec in the answer: the first of the offer that passes through, with its RTX.
-//! Simulcast and transport-wide feedback are not answered, so a client sends one encoding.
+//! Simulcast is not answered, so a client sends one encoding.
 //!
 //! A client's codec parameters come back to that client only, and only those on a closed list
 //! with a closed form ([`typed`]): nothing one client wrote reaches another. Parameter sets in
 //! `a=fmtp` (`sprop-parameter-sets`) are therefore dropped: H.264 must carry them in band, as
 //! every WebRTC sender does (RFC 7742 section 6.2).
+
+pub mod offering;
+mod payloads;
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -80,7 +83,7 @@ pub fn publish(offer: &Offer) -> Result<(Vec<TrackSpec>, AnswerPlan), Refusal> {
             return inactive(section, media);
         }
         let (offered, codec) = first_codec(media).ok_or_else(|| no_codec(section, kind))?;
-        let (extensions, answered) = extensions(media, Direction::sends);
+        let (extensions, answered) = extensions(media, offered.feedback, Direction::sends);
         let primary = media.fid.first().copied();
         let ssrc = primary.map(|(ssrc, _)| ssrc).or_else(|| media.ssrcs.first().copied());
         let rtx_pt = media.rtx_of(offered.pt).filter(|pt| usable(*pt));
@@ -95,7 +98,7 @@ pub fn publish(offer: &Offer) -> Result<(Vec<TrackSpec>, AnswerPlan), Refusal> {
             rtx_ssrc: primary.map(|(_, rtx)| rtx).filter(|_| rtx_pt.is_some()),
             nack: feedback.nack,
             pli: feedback.pli,
-            remb: feedback.remb,
+            remb: feedback.remb && extensions.transport_cc.is_none(),
             extensions,
             rids: Vec::new(),
         });
@@ -132,7 +135,7 @@ pub fn play(
         };
         let (offered, codec) =
             matching(media, &track.codec).ok_or_else(|| lacks(section, kind, &track.codec))?;
-        let (extensions, answered) = extensions(media, Direction::receives);
+        let (extensions, answered) = extensions(media, offered.feedback, Direction::receives);
         let rtx_pt = media.rtx_of(offered.pt).filter(|pt| usable(*pt) && offered.feedback.nack);
         let spec = PlayTrackSpec {
             track: number,
@@ -233,13 +236,17 @@ fn accept(
     if !media.rtcp_mux {
         return Err(bad("a=rtcp-mux is required (RFC 9725 section 4.4.1)"));
     }
+    // One or the other: a steady REMB would cap what the client finds out by transport-wide
+    // feedback.
+    let transport_cc = extensions.iter().any(|extension| extension.uri == TRANSPORT_CC);
+    let remb = offered.feedback.remb && !transport_cc;
     let mut codecs = vec![AnsweredCodec {
         pt: offered.pt,
         name: encoding_name(codec.name),
         clock: codec.name.clock_rate(),
         channels: offered.channels,
         fmtp: codec.fmtp.clone(),
-        feedback: offered.feedback,
+        feedback: Feedback { remb, transport_cc, ..offered.feedback },
     }];
     codecs.extend(rtx_pt.map(|pt| AnsweredCodec {
         pt,
@@ -489,6 +496,8 @@ const MID: &str = "urn:ietf:params:rtp-hdrext:sdes:mid";
 const AUDIO_LEVEL: &str = "urn:ietf:params:rtp-hdrext:ssrc-audio-level";
 const VIDEO_ORIENTATION: &str = "urn:3gpp:video-orientation";
 const PLAYOUT_DELAY: &str = "http://www.webrtc.org/experiments/rtp-hdrext/playout-delay";
+const TRANSPORT_CC: &str =
+    "http://www.ietf.org/id/draft-holmer-rmcat-transport-wide-cc-extensions-01";
 /// Longest mid a one-byte header extension carries (RFC 8285 section 4.2), in bytes.
 const MAX_SENT_MID: usize = 16;
 
@@ -496,6 +505,7 @@ const MAX_SENT_MID: usize = 16;
 /// `flows` tells whether a direction the client restricted one to is the one of the media.
 fn extensions(
     media: &MediaSection,
+    feedback: Feedback,
     flows: impl Fn(Direction) -> bool,
 ) -> (Extensions, Vec<AnsweredExtension>) {
     let mut taken = Extensions::default();
@@ -508,6 +518,7 @@ fn extensions(
             AUDIO_LEVEL => (&mut taken.audio_level, AUDIO_LEVEL),
             VIDEO_ORIENTATION => (&mut taken.video_orientation, VIDEO_ORIENTATION),
             PLAYOUT_DELAY => (&mut taken.playout_delay, PLAYOUT_DELAY),
+            TRANSPORT_CC if feedback.transport_cc => (&mut taken.transport_cc, TRANSPORT_CC),
             _ => continue,
         };
         let id_is_free = !answered.iter().any(|known| known.id == offered.id);

@@ -12,3 +12,4 @@ pub mod sdp;
 pub mod stream_frames;
 pub mod stun;
 pub mod turn;
+pub mod twcc;

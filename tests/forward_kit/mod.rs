@@ -25,6 +25,7 @@ pub const MID: u8 = 4;
 pub const LEVEL: u8 = 1;
 pub const ORIENTATION: u8 = 3;
 pub const DELAY: u8 = 5;
+pub const TRANSPORT_CC: u8 = 6;
 
 /// VP8 payloads: first packet of a keyframe, of another frame, and what follows a first packet.
 pub const KEY: &[u8] = &[0x10, 0x00, 1, 2, 3];
@@ -201,6 +202,10 @@ pub fn words_of(compound: &[u8]) -> Vec<String> {
             Packet::Pli { media } => words.push(format!("pli {media:x}")),
             Packet::Remb { bitrate, ssrcs } => {
                 words.push(format!("remb {bitrate} {:x?}", ssrcs.collect::<Vec<_>>()));
+            }
+            Packet::TransportCc { media, feedback } => {
+                let told = feedback.packets().map(|(n, at)| format!("{n}@{at:?}"));
+                words.push(format!("twcc {media:x} {}", told.collect::<Vec<_>>().join(" ")));
             }
             Packet::Bye(_) | Packet::Fir(_) | Packet::Other => panic!("not ours"),
         }

@@ -19,6 +19,7 @@ use veilgate::auth::secret::Key;
 use veilgate::auth::token::{TokenKeys, TokenRequest};
 use veilgate::auth::turn::{Class, MintError, NEVER};
 use veilgate::control::api::{Accepted, IceConfig, Principal, Refusal};
+use veilgate::control::restart::{IfMatch, Patched, entity_tag};
 use veilgate::control::revocation::{self, RevokeError, What};
 use veilgate::control::rooms::Rooms;
 use veilgate::control::sealed::{Plane, Sealed};
@@ -28,7 +29,7 @@ use veilgate::ids::{RoomHash, StreamId, StreamName, SubjectHash};
 use veilgate::session::negotiate;
 use veilgate::time::{Mono, Now, Unix};
 use veilgate::wire::media::StreamSpec;
-use veilgate::wire::sdp::Offer;
+use veilgate::wire::sdp::{CandidateTypes, Fragment, Offer};
 
 pub(crate) const NOW: u64 = 1_800_000_000;
 pub(crate) const RESOURCE: &str = "r4nd0mResourceOfThisSession";
@@ -41,6 +42,7 @@ pub(crate) enum Call {
     Publish(String, Principal),
     Play(String, Principal),
     Close(String, Option<Principal>),
+    Patch(String, Option<Principal>, IfMatch, CandidateTypes),
     Mint(String, Option<String>, Class, Option<Duration>),
     Explain(String, Option<String>, Option<String>),
     Revoke(What, Option<String>, Option<Unix>, Option<Unix>),
@@ -151,6 +153,27 @@ impl Gateway for Fake {
     async fn close(&self, resource: &str, who: Option<&Principal>) -> Result<(), Refusal> {
         self.log(Call::Close(resource.to_owned(), who.cloned()))?;
         if resource == RESOURCE { Ok(()) } else { Err(Refusal::NotFound) }
+    }
+
+    async fn patch(
+        &self,
+        resource: &str,
+        who: Option<&Principal>,
+        expected: &IfMatch,
+        fragment: &Fragment,
+    ) -> Result<Patched, Refusal> {
+        let expects = (expected.clone(), fragment.candidates);
+        self.log(Call::Patch(resource.to_owned(), who.cloned(), expects.0, expects.1))?;
+        if resource != RESOURCE {
+            return Err(Refusal::NotFound);
+        }
+        Ok(match fragment.ufrag.as_deref() {
+            Some("newufrag") => Patched::Restarted {
+                fragment: fragment.answer("ourufrag", "our new password of ICE..", &[]),
+                tag: entity_tag(RESOURCE, 1),
+            },
+            _ => Patched::Trickled,
+        })
     }
 
     fn ice_config(&self, who: &Principal) -> Result<IceConfig, Refusal> {

@@ -114,6 +114,12 @@ export async function closeAll() {
   );
 }
 
+/** Lines of stdin, one by one. */
+export function readLines() {
+  process.on('SIGTERM', () => closeAll().then(() => process.exit(143)));
+  return readline.createInterface({ input: process.stdin })[Symbol.asyncIterator]();
+}
+
 /** The plan, and a promise (with a flag) of the end of stdin: time to finish. */
 export async function readPlan() {
   const input = readline.createInterface({ input: process.stdin })[Symbol.asyncIterator]();

@@ -79,6 +79,13 @@ struct Session {
     shared: Shared,
 }
 
+/// A session's place here.
+struct Seat {
+    /// Of its local URL; whoever knows it may end the session.
+    id: String,
+    slot: OwnedSemaphorePermit,
+}
+
 /// What the gateway agreed to.
 struct Agreed {
     answer: Answer,
@@ -126,7 +133,9 @@ impl Bridge {
         authorization: HeaderValue,
         offer: String,
     ) -> Result<Response, Refused> {
+        let id = dev::hex(&dev::random::<16>().map_err(|_| Problem::broken())?);
         let slot = Arc::clone(&self.slots).try_acquire_owned().map_err(|_| Problem::full())?;
+        let seat = Seat { id, slot };
         let server = self.upstream.ice(&authorization).await?;
         let allocation =
             self.paths.allocate(&server).await.map_err(|why| Problem::no_relay(&why))?;
@@ -138,7 +147,7 @@ impl Bridge {
                 return Err(refused);
             }
         };
-        self.begin(endpoint, &name, agreed, allocation, slot).map_err(Refused::from)
+        Ok(self.begin(endpoint, &name, agreed, allocation, seat))
     }
 
     async fn agree(
@@ -150,8 +159,7 @@ impl Bridge {
     ) -> Result<Agreed, Refused> {
         let socket = UdpSocket::bind((self.ip, 0)).await;
         let socket = socket.map_err(|error| Problem::no_socket(&error))?;
-        // While the TURN client waits for an answer to a refresh, packets wait here. As much as the
-        // system lets us have is enough.
+        // A keyframe comes in one burst. As much as the system lets us have is enough.
         let _less = SockRef::from(&socket).set_recv_buffer_size(RECEIVE_BUFFER);
         let local = socket.local_addr().map_err(|error| Problem::no_socket(&error))?;
         let own = (!local.ip().is_loopback()).then(dev::interface_addresses).transpose();
@@ -211,12 +219,10 @@ impl Bridge {
         name: &StreamName,
         agreed: Agreed,
         allocation: Allocation,
-        slot: OwnedSemaphorePermit,
-    ) -> Result<Response, Problem> {
+        seat: Seat,
+    ) -> Response {
         let Agreed { answer, session, socket } = agreed;
-        let id = dev::random::<16>().map_err(|_| Problem::broken())?;
-        let id = dev::hex(&id);
-        let session = Arc::new(session);
+        let (Seat { id, slot }, session) = (seat, Arc::new(session));
         self.sessions().insert(id.clone(), Arc::clone(&session));
         let number = self.count.fetch_add(1, Ordering::Relaxed) + 1;
         let mut response = reply(answer);
@@ -241,7 +247,7 @@ impl Bridge {
             self.status.tell(&Event::SessionEnded { session: number, reason, packets });
             drop(slot);
         });
-        Ok(response)
+        response
     }
 
     fn refuse(&self, endpoint: Endpoint, refused: Refused) -> Response {

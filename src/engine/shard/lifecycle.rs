@@ -12,12 +12,13 @@ use crate::metrics::Id;
 use crate::session::Reason;
 
 /// A session moves at most once in 50 ms, so a message that follows it finds it sooner.
-const MOST_HOPS: u8 = 64;
+pub(super) const MOST_HOPS: u8 = 64;
 
 impl Shard {
     pub(super) fn on_message(&mut self, message: Message) {
         match message {
             Message::Close { session, ufrag, hops } => self.close(session, ufrag, hops),
+            Message::Play(change) => self.change_playing(change),
             Message::Keyframe { stream, track } => {
                 stream.wish_done(track);
                 self.request_keyframe(stream.spec.id, track);
@@ -60,12 +61,12 @@ impl Shard {
         }
     }
 
-    fn insert(&mut self, endpoint: Box<Endpoint>) -> usize {
+    fn insert(&mut self, mut endpoint: Box<Endpoint>) -> usize {
         let index = self.free.pop().unwrap_or_else(|| {
             self.endpoints.push(None);
             self.endpoints.len() - 1
         });
-        self.by_ufrag.insert(endpoint.ufrag.clone(), index);
+        self.rename(index, &mut endpoint);
         self.by_session.insert(endpoint.id, index);
         match &endpoint.role {
             Role::Publish(publishing) => {
@@ -98,12 +99,12 @@ impl Shard {
         })
     }
 
-    fn attach_player(&mut self, index: usize, stream: &StreamShared) {
+    pub(super) fn attach_player(&mut self, index: usize, stream: &StreamShared) {
         self.local_stream(stream).players.push(index);
         stream.set_players(self.parts.id, true);
     }
 
-    fn detach_player(&mut self, index: usize, stream: &StreamShared) {
+    pub(super) fn detach_player(&mut self, index: usize, stream: &StreamShared) {
         let Some(local) = self.streams.get_mut(&stream.spec.id) else { return };
         local.players.retain(|i| *i != index);
         if local.players.is_empty() {
@@ -121,8 +122,8 @@ impl Shard {
     }
 
     /// Takes an endpoint out of every table of this shard, but not out of the parked one.
-    fn detach(&mut self, index: usize, endpoint: &Endpoint) {
-        self.by_ufrag.remove(&endpoint.ufrag);
+    fn detach(&mut self, index: usize, endpoint: &mut Endpoint) {
+        self.forget_names(endpoint);
         self.by_session.remove(&endpoint.id);
         // A queued handshake step or timer of this index finds the slot empty or not due.
         self.handshakes.retain(|i| *i != index);
@@ -201,6 +202,8 @@ impl Shard {
         // Only what makes the session choose that path moves it: a nominating check, or media
         // that proves authentic. (The packet that does so is spent on it.)
         let now = self.now;
+        // The check may be the first with the credentials of an ICE restart.
+        self.learn_restart(session);
         self.with_endpoint(index, |endpoint, shard| {
             for mut datagram in datagrams {
                 let counters = &mut shard.counters;
@@ -215,7 +218,7 @@ impl Shard {
         let Some(mut endpoint) = self.endpoints.get_mut(index).and_then(Option::take) else {
             return;
         };
-        self.detach(index, &endpoint);
+        self.detach(index, &mut endpoint);
         endpoint.scheduled = None;
         endpoint.queued = false;
         let ufrag = endpoint.ufrag.clone();
@@ -240,7 +243,7 @@ impl Shard {
     }
 
     /// Lets go of an ended session.
-    pub(super) fn forget(&mut self, index: usize, endpoint: &Endpoint, reason: Reason) {
+    pub(super) fn forget(&mut self, index: usize, endpoint: &mut Endpoint, reason: Reason) {
         self.counters.inc(match reason {
             Reason::Consent => Id::SessionConsentLost,
             Reason::Peer => Id::SessionClosedByPeer,

@@ -10,6 +10,8 @@ mod external;
 mod inbound;
 mod lifecycle;
 mod outbound;
+mod playing;
+mod restart;
 
 use std::cmp::Reverse;
 use std::collections::{BinaryHeap, HashMap, VecDeque};
@@ -397,7 +399,7 @@ impl Shard {
         if outcome.is_err() {
             self.counters.inc(Id::SessionPanicked);
             tracing::error!(session = %endpoint.id, "a bug ended this session");
-            self.forget(index, &endpoint, session::Reason::Fault);
+            self.forget(index, &mut endpoint, session::Reason::Fault);
             return;
         }
         if let Some(slot) = self.endpoints.get_mut(index) {

@@ -133,7 +133,7 @@ impl Shard {
         let now = self.now;
         let Endpoint { role, session, .. } = endpoint;
         let Role::Play(playing) = role else { return };
-        let Some(Part { stream, player }) = playing.parts.get_mut(place) else { return };
+        let Some(Part { stream, player, .. }) = playing.parts.get_mut(place) else { return };
         let Some(local) = self.streams.get(&stream.spec.id) else { return };
         let mut out = Out {
             egress: &mut self.egress,
@@ -189,9 +189,9 @@ impl Shard {
             let mut ended = None;
             self.with_endpoint(index, |endpoint, shard| ended = shard.settle(endpoint, index));
             if let Some(reason) = ended
-                && let Some(endpoint) = self.endpoints.get_mut(index).and_then(Option::take)
+                && let Some(mut endpoint) = self.endpoints.get_mut(index).and_then(Option::take)
             {
-                self.forget(index, &endpoint, reason);
+                self.forget(index, &mut endpoint, reason);
             }
         }
     }
@@ -201,6 +201,7 @@ impl Shard {
         while let Some(event) = endpoint.session.poll_event() {
             match event {
                 session::Event::Nominated(_) => {}
+                session::Event::Restarted => self.on_restarted(index, endpoint),
                 session::Event::Connected { .. } => self.on_connected(endpoint),
                 session::Event::Ended(reason) => ended = Some(reason),
             }
@@ -257,7 +258,7 @@ impl Shard {
                 }
             }
             Role::Play(playing) => {
-                for Part { stream, player } in &mut playing.parts {
+                for Part { stream, player, .. } in &mut playing.parts {
                     for track in player.wants_keyframe() {
                         self.ask_keyframe(stream, track);
                     }

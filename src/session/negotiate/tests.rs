@@ -113,8 +113,10 @@ fn chromium_publishes_opus_and_vp8_with_rtx() {
     assert_eq!(audio.extensions.audio_level, Some(1));
     assert_eq!((video.pt, video.rtx_pt), (96, Some(97)));
     assert_eq!((video.ssrc, video.rtx_ssrc), (Some(3_404_939_353), Some(3_368_166_853)));
-    assert!(video.nack && video.pli && video.remb);
+    assert!(video.nack && video.pli && !video.remb);
+    assert_eq!(audio.extensions.transport_cc, Some(3));
     let ids = Extensions {
+        transport_cc: Some(3),
         mid: Some(4),
         video_orientation: Some(13),
         playout_delay: Some(5),
@@ -172,7 +174,32 @@ fn our_answers_parse_and_mirror_the_offer() {
                 assert!(section.has_attribute(key), "{name}: {key}");
             }
         }
-        assert!(answer.contains("a=ice-lite\r\n") && !answer.contains("transport-cc"), "{name}");
+        assert!(answer.contains("a=ice-lite\r\n"), "{name}");
+    }
+}
+
+#[test]
+fn transport_wide_feedback_is_agreed_with_its_extension_or_not_at_all() {
+    let mut agreed = 0;
+    for (name, _, answer) in answers() {
+        for section in answer.split("m=").skip(1) {
+            let extension = section.contains("transport-wide-cc-extensions-01");
+            let feedback = section.lines().any(|line| line.ends_with(" transport-cc"));
+            assert_eq!(extension, feedback, "{name}");
+            // A steady REMB would cap what the client finds out itself.
+            assert!(!(feedback && section.contains("goog-remb")), "{name}");
+            agreed += u32::from(feedback);
+        }
+    }
+    assert!(agreed > 8, "{agreed}");
+    // One without the other.
+    let text = &offers()["chromium156-sendonly"];
+    for half in ["transport-cc\n", "transport-wide-cc-extensions-01"] {
+        assert!(text.replace('\r', "").contains(half));
+        let without = Offer::parse(&text.replace('\r', "").replace(half, "nothing\n"));
+        let (tracks, plan) = publish(&without.expect("parses")).expect("agreed");
+        assert!(tracks.iter().all(|track| track.extensions.transport_cc.is_none()), "{half}");
+        assert!(tracks[1].remb && !write(&plan).contains("transport-"), "{half}");
     }
 }
 

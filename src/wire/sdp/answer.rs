@@ -208,7 +208,7 @@ impl Accepted {
 }
 
 impl AnsweredCodec {
-    fn write(&self, out: &mut String) -> fmt::Result {
+    pub(super) fn write(&self, out: &mut String) -> fmt::Result {
         write!(out, "a=rtpmap:{} {}/{}", self.pt, self.name, self.clock)?;
         if self.channels > 1 {
             write!(out, "/{}", self.channels)?;
@@ -216,6 +216,7 @@ impl AnsweredCodec {
         out.write_str("\r\n")?;
         let feedback = [
             (self.feedback.remb, "goog-remb"),
+            (self.feedback.transport_cc, "transport-cc"),
             (self.feedback.fir, "ccm fir"),
             (self.feedback.nack, "nack"),
             (self.feedback.pli, "nack pli"),
@@ -252,7 +253,7 @@ fn write_mid(out: &mut String, mid: Option<&str>) -> fmt::Result {
     mid.map_or(Ok(()), |mid| write!(out, "a=mid:{mid}\r\n"))
 }
 
-fn write_candidates(out: &mut String, candidates: &[SocketAddr]) -> fmt::Result {
+pub(super) fn write_candidates(out: &mut String, candidates: &[SocketAddr]) -> fmt::Result {
     for (index, candidate) in (0_u32..).zip(candidates) {
         // RFC 8445 section 5.1.2.1: host (126), falling local preference, component 1.
         let local = 65_535_u32.saturating_sub(index);

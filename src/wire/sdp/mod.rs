@@ -7,13 +7,17 @@
 //! checked character by character.
 
 mod answer;
+mod fragment;
 mod offer;
+mod offering;
 pub mod sealed;
 
 pub use answer::{
     Accepted, Answer, AnsweredCodec, AnsweredExtension, Outgoing, Section, Transport,
 };
+pub use fragment::Fragment;
 pub use offer::{Feedback, HeaderExtension, MediaSection, Offer, OfferedCodec, ParseError};
+pub use offering::{OwnMedia, OwnOffer, OwnSection, OwnTrack};
 
 /// Longest offer, in bytes. Chromium's largest with every codec is under 12 KiB.
 pub const MAX_SDP: usize = 64 * 1024;
@@ -21,6 +25,10 @@ pub const MAX_SDP: usize = 64 * 1024;
 pub const MAX_LINE: usize = 4_096;
 /// Most m-sections in an offer.
 pub const MAX_SECTIONS: usize = 64;
+/// Longest answer to an offer of ours, in bytes: we offer few codecs, and more m-sections.
+pub const MAX_ANSWER_SDP: usize = 256 * 1024;
+/// Most m-sections in an offer of ours.
+pub const MAX_OWN_SECTIONS: usize = 129;
 /// Shortest and longest ICE user fragment (RFC 8839 section 5.4), in bytes.
 pub const UFRAG_LEN: std::ops::RangeInclusive<usize> = 4..=256;
 /// Shortest and longest ICE password (RFC 8839 section 5.4), in bytes.
