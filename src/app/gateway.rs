@@ -22,6 +22,7 @@ use crate::wire::sdp::Fragment;
 #[derive(Clone, Debug)]
 pub(super) struct Gateway {
     control: Control,
+    rooms: Rooms,
     revocations: Revocations,
     exposition: Exposition,
     ready: Arc<AtomicBool>,
@@ -30,11 +31,12 @@ pub(super) struct Gateway {
 impl Gateway {
     pub(super) fn new(
         control: Control,
+        rooms: Rooms,
         revocations: Revocations,
         exposition: Exposition,
         ready: Arc<AtomicBool>,
     ) -> Self {
-        Self { control, revocations, exposition, ready }
+        Self { control, rooms, revocations, exposition, ready }
     }
 }
 
@@ -95,8 +97,8 @@ impl http::Gateway for Gateway {
         self.control.sealed()
     }
 
-    fn rooms(&self) -> Option<&Rooms> {
-        None
+    fn rooms(&self) -> &Rooms {
+        &self.rooms
     }
 
     fn explain(&self, question: Question<'_>) -> Explained {

@@ -166,6 +166,13 @@ impl Directory {
         Some((session, ufrag, &mut entry.ice))
     }
 
+    /// What the session of a resource publishes, and the fingerprint it was told.
+    pub(super) fn published(&self, resource: &str) -> Option<(Arc<StreamShared>, String)> {
+        let entry = self.sessions.get(self.by_resource.get(resource)?)?;
+        let stream = entry.stream.as_ref().filter(|_| entry.publishes)?;
+        Some((Arc::clone(stream), entry.agreed.fingerprint.clone()))
+    }
+
     pub(super) fn contains(&self, session: SessionId) -> bool {
         self.sessions.contains_key(&session)
     }

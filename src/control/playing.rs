@@ -122,6 +122,7 @@ impl Control {
             resource: id.0.clone(),
             remote_ufrag: String::new(),
             subject: who.subject.clone(),
+            fingerprint: String::new(),
         };
         let limit = self.inner.config.max_sessions;
         self.directory(|d| d.insert(Entry::playing(agreed), limit))?;

@@ -59,7 +59,6 @@ pub(super) async fn upgrade<G: Gateway>(
     headers: HeaderMap,
     upgrade: Result<WebSocketUpgrade, WebSocketUpgradeRejection>,
 ) -> Result<Response, Problem> {
-    let rooms = shared.gateway.rooms().cloned().ok_or_else(Problem::not_found)?;
     if !cors::may_call(&shared.origins, &headers) {
         return Err(Problem::wrong_origin());
     }
@@ -75,7 +74,7 @@ pub(super) async fn upgrade<G: Gateway>(
         // Each message is flushed as it is written.
         .write_buffer_size(0);
     Ok(upgrade.on_upgrade(async move |socket| {
-        Line::new(socket, shared, rooms).run().await;
+        Line::new(socket, shared).run().await;
         drop(slot);
     }))
 }
@@ -101,7 +100,8 @@ struct Line<G> {
 }
 
 impl<G: Gateway> Line<G> {
-    fn new(socket: WebSocket, shared: Shared<G>, rooms: Rooms) -> Self {
+    fn new(socket: WebSocket, shared: Shared<G>) -> Self {
+        let rooms = shared.gateway.rooms().clone();
         let messages = Bucket::new(MESSAGES, shared.gateway.now().mono);
         Self { socket, shared, rooms, outbox: Outbox::default(), messages }
     }
