@@ -12,10 +12,12 @@ use crate::control::rooms::Rooms;
 use crate::control::sealed::Sealed;
 use crate::control::store::{Record, StoreError};
 use crate::control::{Accepted, Control, IceConfig, Principal, Refusal};
+use crate::forward::Wish;
 use crate::http;
 use crate::ids::StreamName;
 use crate::metrics::Exposition;
 use crate::time::Now;
+use crate::wire::media::MediaKind;
 use crate::wire::sdp::Fragment;
 
 /// The control plane, ready or not, and its metrics.
@@ -77,6 +79,25 @@ impl http::Gateway for Gateway {
         fragment: &Fragment,
     ) -> Result<Patched, Refusal> {
         self.control.patch(resource, who, expected, fragment)
+    }
+
+    fn steer(
+        &self,
+        resource: &str,
+        who: Option<&Principal>,
+        track: MediaKind,
+        wish: Wish,
+    ) -> Result<(), Refusal> {
+        self.control.steer(resource, who, None, track, wish)
+    }
+
+    fn layer_called(
+        &self,
+        resource: &str,
+        who: Option<&Principal>,
+        rid: &str,
+    ) -> Result<u8, Refusal> {
+        self.control.layer_called(resource, who, None, rid)
     }
 
     fn ice_config(&self, who: &Principal) -> Result<IceConfig, Refusal> {

@@ -2,7 +2,9 @@
 
 use serde::Serialize;
 
+pub use crate::forward::{MAX_LAYERS, Wish};
 use crate::session::negotiate;
+pub use crate::wire::media::MediaKind;
 
 /// Who asks, as a token said.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -64,6 +66,15 @@ pub enum Refusal {
     /// More ICE restarts than a session may have.
     #[error("this session restarts ICE too often")]
     RestartsTooOften,
+    /// The stream has no track of that kind.
+    #[error("the stream has no such track")]
+    NoTrack,
+    /// The stream has no simulcast layer of that name.
+    #[error("the stream has no layer of that rid")]
+    NoLayer,
+    /// The session's connection does not stand yet.
+    #[error("the session is not connected yet")]
+    NotConnected,
     /// Too many sessions, or a queue of the data plane is full.
     #[error("the gateway is full")]
     Full,
@@ -87,6 +98,9 @@ impl Refusal {
             Self::NoFingerprint(_) => "no_fingerprint",
             Self::NotFound => "session_not_found",
             Self::OutOfTurn(_) => "out_of_turn",
+            Self::NoTrack => "no_track",
+            Self::NoLayer => "no_layer",
+            Self::NotConnected => "not_connected",
             Self::StaleTag => "stale_ice_session",
             Self::BadRestart => "bad_ice_restart",
             Self::RestartsTooOften => "ice_restarts_too_often",

@@ -173,6 +173,22 @@ impl Directory {
         Some((Arc::clone(stream), entry.agreed.fingerprint.clone()))
     }
 
+    /// A playing session by its resource, as in [`Self::by_resource`], with the stream it plays, if
+    /// that is `stream` where one is named.
+    pub(super) fn played(
+        &self,
+        resource: &str,
+        who: Option<&Principal>,
+        stream: Option<&StreamName>,
+    ) -> Option<(SessionId, String, Arc<StreamShared>)> {
+        let (session, ufrag) = self.by_resource(resource, who)?;
+        let entry = self.sessions.get(&session).filter(|entry| !entry.publishes)?;
+        // A playing connection of a room is steered by its own name.
+        let played = entry.stream.as_ref()?;
+        let named = stream.is_none_or(|stream| *stream == played.spec.name);
+        named.then(|| (session, ufrag, Arc::clone(played)))
+    }
+
     pub(super) fn contains(&self, session: SessionId) -> bool {
         self.sessions.contains_key(&session)
     }

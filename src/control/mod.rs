@@ -10,6 +10,7 @@ pub mod restart;
 pub mod revocation;
 pub mod rooms;
 pub mod sealed;
+mod steer;
 pub mod store;
 pub mod streams;
 

@@ -11,7 +11,8 @@ use super::media::{DataNews, MEDIA_RING, MediaBatch, StreamShared};
 use super::parked::Played;
 use super::streams::Incoming;
 use crate::auth::revocation::Revocation;
-use crate::ids::{AllocationHandle, Path, SessionId};
+use crate::forward::{LayerId, Wish};
+use crate::ids::{AllocationHandle, Path, SessionId, StreamId};
 use crate::relay::{Alternate, NonceKey};
 use crate::session::Reason;
 
@@ -32,12 +33,27 @@ pub enum Message {
     },
     /// Change what a session plays.
     Play(Box<PlayChange>),
+    /// What a session's client wishes of a track that it plays. It carries the ufrag as above.
+    Steer {
+        /// Which.
+        session: SessionId,
+        /// Its local ufrag.
+        ufrag: String,
+        /// Times it was passed on.
+        hops: u8,
+        /// Of which stream; `None`: of the only one.
+        stream: Option<StreamId>,
+        /// Its track.
+        track: u8,
+        /// What is wished.
+        wish: Wish,
+    },
     /// A player elsewhere wants a keyframe.
     Keyframe {
         /// The stream.
         stream: Arc<StreamShared>,
-        /// Its track.
-        track: u8,
+        /// Of which layer.
+        layer: LayerId,
     },
     /// A session's client chose an allocation of another shard.
     Rehome {

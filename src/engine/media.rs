@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU8, AtomicU64, Ordering};
 use std::time::Duration;
 
-use crate::forward::{Clock, Level, PacketHead, SILENCE};
+use crate::forward::{Clock, LayerId, Level, MAX_LAYERS, PacketHead, SILENCE};
 use crate::ids::{RoomHash, SessionId, ShardId, StreamId};
 use crate::session::data::Message;
 use crate::time::Mono;
@@ -26,7 +26,7 @@ pub struct StreamShared {
     pub spec: Arc<StreamSpec>,
     publisher: AtomicU8,
     players: AtomicU64,
-    /// Tracks a keyframe has been asked for, by a message under way.
+    /// Layers a keyframe has been asked for, by a message under way.
     wished: AtomicU64,
     /// From the low end: level + 1 (0: none yet), speaking at bit 8, and when in ms.
     level: AtomicU64,
@@ -61,14 +61,14 @@ impl StreamShared {
     }
 
     /// Notes a wish for a keyframe; true when no message with it is under way yet.
-    pub fn wish(&self, track: u8) -> bool {
-        let bit = 1u64 << (track & 63);
+    pub fn wish(&self, layer: LayerId) -> bool {
+        let bit = wish_bit(layer);
         self.wished.fetch_or(bit, Ordering::Relaxed) & bit == 0
     }
 
     /// The message arrived, or was lost.
-    pub fn wish_done(&self, track: u8) {
-        self.wished.fetch_and(!(1u64 << (track & 63)), Ordering::Relaxed);
+    pub fn wish_done(&self, layer: LayerId) {
+        self.wished.fetch_and(!wish_bit(layer), Ordering::Relaxed);
     }
 
     /// Notes how loud it is.
@@ -147,6 +147,10 @@ impl DataNews {
             Self::Message { room, .. } | Self::Left { room, .. } => *room,
         }
     }
+}
+
+const fn wish_bit(LayerId { track, layer }: LayerId) -> u64 {
+    1 << ((track as usize * MAX_LAYERS + layer as usize) & 63)
 }
 
 /// Decrypted packets of one stream that arrived together.

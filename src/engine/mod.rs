@@ -30,7 +30,8 @@ use tokio::sync::mpsc::{UnboundedReceiver, unbounded_channel};
 
 use crate::auth;
 use crate::auth::revocation::Revocation;
-use crate::ids::{RoomHash, SessionId, ShardId};
+use crate::forward::Wish;
+use crate::ids::{RoomHash, SessionId, ShardId, StreamId};
 use crate::metrics::Published;
 use crate::relay::{self, NonceKeys, Relay};
 use crate::session::Generation;
@@ -298,6 +299,26 @@ impl Handle {
     #[must_use]
     pub fn restart(&self, ufrag: &str, next: &Generation) -> bool {
         self.parked.restart(ufrag, next)
+    }
+
+    /// Says what a playing session's client wishes of a track of a stream (`None`: of its only
+    /// one). [`Closing::Gone`]: no shard has the session, or not yet.
+    #[must_use]
+    pub fn steer(
+        &self,
+        session: SessionId,
+        ufrag: &str,
+        stream: Option<StreamId>,
+        track: u8,
+        wish: Wish,
+    ) -> Closing {
+        let shard = self.parked.holder(ufrag);
+        let Some(mailbox) = shard.and_then(|s| self.mailboxes.get(usize::from(s.0))) else {
+            return Closing::Gone;
+        };
+        let ufrag = ufrag.to_owned();
+        let message = Message::Steer { session, ufrag, hops: 0, stream, track, wish };
+        if mailbox.order(message).is_ok() { Closing::Told } else { Closing::Busy }
     }
 
     /// Whether an address is a live relayed one of a room: asked of the table that all shards share.

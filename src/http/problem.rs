@@ -222,21 +222,24 @@ impl From<RevokeError> for Problem {
 impl From<Refusal> for Problem {
     fn from(refusal: Refusal) -> Self {
         let status = match refusal {
-            Refusal::NameInUse | Refusal::NobodyPublishing | Refusal::OutOfTurn(_) => {
-                StatusCode::CONFLICT
-            }
+            Refusal::NameInUse
+            | Refusal::NobodyPublishing
+            | Refusal::OutOfTurn(_)
+            | Refusal::NotConnected => StatusCode::CONFLICT,
             Refusal::NotFound => StatusCode::NOT_FOUND,
             Refusal::BadSdp(_) => StatusCode::BAD_REQUEST,
-            Refusal::NoCodec(_) | Refusal::NoFingerprint(_) | Refusal::BadRestart => {
-                StatusCode::UNPROCESSABLE_ENTITY
-            }
+            Refusal::NoCodec(_)
+            | Refusal::NoFingerprint(_)
+            | Refusal::BadRestart
+            | Refusal::NoTrack
+            | Refusal::NoLayer => StatusCode::UNPROCESSABLE_ENTITY,
             Refusal::StaleTag => StatusCode::PRECONDITION_FAILED,
             Refusal::SubjectFull | Refusal::RestartsTooOften => StatusCode::TOO_MANY_REQUESTS,
             Refusal::Full | Refusal::Draining => StatusCode::SERVICE_UNAVAILABLE,
         };
         let problem = Self::new(status, refusal.code(), refusal.to_string());
         match refusal {
-            Refusal::NobodyPublishing | Refusal::RestartsTooOften => {
+            Refusal::NobodyPublishing | Refusal::NotConnected | Refusal::RestartsTooOften => {
                 problem.with(RETRY_AFTER, SOON)
             }
             Refusal::Full | Refusal::Draining | Refusal::SubjectFull => {

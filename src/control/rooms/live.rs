@@ -70,11 +70,17 @@ impl Media for Control {
         Self::close_playing(self, playing);
     }
 
-    // Until the data plane takes wishes and estimates: a wish is kept and said again.
-    fn steer_playing(&self, _: &PlayingId, _: &StreamName, _: u8, _: Wish) -> Result<(), Refusal> {
-        Err(Refusal::NotFound)
+    fn steer_playing(
+        &self,
+        playing: &PlayingId,
+        stream: &StreamName,
+        track: u8,
+        wish: Wish,
+    ) -> Result<(), Refusal> {
+        Self::steer_playing(self, playing, stream, track, wish)
     }
 
+    // Estimates do not reach control yet.
     fn estimate_of(&self, _: &PlayingId) -> Option<u64> {
         None
     }

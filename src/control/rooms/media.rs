@@ -3,6 +3,7 @@
 use crate::control::api::{Accepted, IceConfig, Principal, Refusal};
 use crate::ids::StreamName;
 
+pub use crate::control::api::Wish;
 pub use crate::control::{
     AudioLevel, PlayOffer, PlayedTrack, PlayingId, StreamEvent, StreamInfo, TrackInfo,
 };
@@ -14,17 +15,6 @@ pub struct Speaker<'a> {
     pub participant: &'a str,
     /// Whether what it says is passed on.
     pub may_send: bool,
-}
-
-/// What a player wants of a track.
-#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
-pub struct Wish {
-    /// Nothing for now.
-    pub paused: bool,
-    /// The highest spatial or simulcast layer, 0 the smallest; `None`: what the line carries.
-    pub spatial: Option<u8>,
-    /// The highest temporal layer; `None`: what the line carries.
-    pub temporal: Option<u8>,
 }
 
 /// The media side of rooms. Nothing here waits: an answer may cost the parsing of an SDP.
