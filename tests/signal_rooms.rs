@@ -188,6 +188,11 @@ fn publisher_learns_that_its_connection_ended_and_publishes_anew() {
     hall.event(&veilgate::control::rooms::media::StreamEvent::SessionEnded { resource });
     let heard = ada.hears();
     assert_eq!(only(&heard, "connection_ended")["connection"], "publish");
+    // Who restarts before it heard of the end is told as clearly.
+    hall.publish(&ada, "ada2");
+    drop(hall.media.end("ada2"));
+    let restart = json!({"type": "restart", "connection": "publish", "sdp": "offer"});
+    assert_eq!(hall.fault(&ada, restart), "not_publishing");
     assert_eq!(only(&bo.hears(), "stream_removed")["stream"], "ada");
     hall.publish(&ada, "ada");
 }

@@ -183,7 +183,10 @@ async fn broken_line_resumes_on_another() {
     let door = door();
     let (ada, joined) = door.join(&Claims::all("ada")).await;
     let (mut bo, _) = door.join(&Claims::all("bo")).await;
-    drop(ada);
+    // As `close()` without a code does.
+    let mut ada = ada;
+    ada.send(Message::Close(None)).await;
+    ada.end().await;
     let mut back = door.open().await;
     let resume = joined["resume"].as_str();
     back.say(&join_message(&token(&Claims::all("ada")), resume)).await;

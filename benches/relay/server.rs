@@ -116,9 +116,7 @@ impl Server {
             publish: vec!["bench/*".to_owned()],
             play: vec!["bench/*".to_owned()],
             ttl: Duration::from_secs(7_200),
-            chat: false,
-            data: false,
-            admin: false,
+            ..TokenRequest::default()
         };
         Ok(TokenKeys::new(vec![key])?.mint(Unix::from_secs(self.now), &request, "bench")?)
     }

@@ -24,6 +24,7 @@ use crate::wire::sdp::Fragment;
 #[derive(Clone, Debug)]
 pub(super) struct Gateway {
     control: Control,
+    rooms: Rooms,
     revocations: Revocations,
     exposition: Exposition,
     ready: Arc<AtomicBool>,
@@ -32,11 +33,12 @@ pub(super) struct Gateway {
 impl Gateway {
     pub(super) fn new(
         control: Control,
+        rooms: Rooms,
         revocations: Revocations,
         exposition: Exposition,
         ready: Arc<AtomicBool>,
     ) -> Self {
-        Self { control, revocations, exposition, ready }
+        Self { control, rooms, revocations, exposition, ready }
     }
 }
 
@@ -116,8 +118,8 @@ impl http::Gateway for Gateway {
         self.control.sealed()
     }
 
-    fn rooms(&self) -> Option<&Rooms> {
-        None
+    fn rooms(&self) -> &Rooms {
+        &self.rooms
     }
 
     fn explain(&self, question: Question<'_>) -> Explained {

@@ -166,6 +166,13 @@ impl Directory {
         Some((session, ufrag, &mut entry.ice))
     }
 
+    /// What the session of a resource publishes, and the fingerprint it was told.
+    pub(super) fn published(&self, resource: &str) -> Option<(Arc<StreamShared>, String)> {
+        let entry = self.sessions.get(self.by_resource.get(resource)?)?;
+        let stream = entry.stream.as_ref().filter(|_| entry.publishes)?;
+        Some((Arc::clone(stream), entry.agreed.fingerprint.clone()))
+    }
+
     /// A playing session by its resource, as in [`Self::by_resource`], with the stream it plays, if
     /// that is `stream` where one is named.
     pub(super) fn played(

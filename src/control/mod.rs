@@ -240,6 +240,7 @@ impl Control {
             resource: resource.clone(),
             remote_ufrag: offer.ufrag.clone(),
             subject: who.subject.clone(),
+            fingerprint: dtls.fingerprint(),
         };
         let ufrag = local.ufrag.clone();
         let limit = self.inner.config.max_sessions;
@@ -414,4 +415,6 @@ pub(crate) struct Agreed {
     pub(crate) resource: String,
     pub(crate) remote_ufrag: String,
     pub(crate) subject: String,
+    /// Of our certificate, for the life of the session.
+    pub(crate) fingerprint: String,
 }

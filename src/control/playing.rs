@@ -12,6 +12,7 @@ use std::sync::{Arc, PoisonError};
 use rand::SeedableRng;
 use rand::rngs::StdRng;
 
+use super::api::Wish;
 use super::directory::Entry;
 use super::{Agreed, CLAIM_WITHIN, Control, Principal, Refusal, secret};
 use crate::engine::Closing;
@@ -122,6 +123,7 @@ impl Control {
             resource: id.0.clone(),
             remote_ufrag: String::new(),
             subject: who.subject.clone(),
+            fingerprint: String::new(),
         };
         let limit = self.inner.config.max_sessions;
         self.directory(|d| d.insert(Entry::playing(agreed), limit))?;
@@ -239,6 +241,32 @@ impl Control {
         let (local, remote_ufrag) = (playing.local.clone(), remote.ufrag.clone());
         tracing::info!(session = %playing.session, "ICE restart agreed");
         self.inner.engine.restart(&playing.handle, &Generation { local, remote_ufrag })
+    }
+
+    /// Wishes layers of a track that is played, in place of what was wished before.
+    ///
+    /// # Errors
+    /// [`Refusal::NotFound`] when the connection is over; [`Refusal::NoTrack`] when the track is not
+    /// played on it; [`Refusal::NotConnected`] before it stands; [`Refusal::Full`].
+    pub fn steer_playing(
+        &self,
+        playing: &PlayingId,
+        stream: &StreamName,
+        track: u8,
+        wish: Wish,
+    ) -> Result<(), Refusal> {
+        self.with_playing(playing, |it| {
+            let meant = |(shared, spec): &&Played| {
+                shared.spec.name == *stream && spec.tracks.iter().any(|own| own.track == track)
+            };
+            let (shared, _) = it.plays.iter().find(meant).ok_or(Refusal::NoTrack)?;
+            let stream = Some(shared.spec.id);
+            match self.inner.engine.steer(it.session, &it.handle, stream, track, wish) {
+                Closing::Told => Ok(()),
+                Closing::Gone => Err(Refusal::NotConnected),
+                Closing::Busy => Err(Refusal::Full),
+            }
+        })
     }
 
     /// Ends a playing connection, if it is still there.

@@ -9,9 +9,11 @@ use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 
 use super::api::{Principal, Refusal};
 use super::{Control, secret};
-use crate::session::{Generation, IceCredentials};
+use crate::ids::SessionId;
+use crate::session::{Generation, IceCredentials, negotiate};
 use crate::time::Mono;
-use crate::wire::sdp::Fragment;
+use crate::wire::media::TrackSpec;
+use crate::wire::sdp::{self, Fragment};
 
 /// A session may restart ICE this often in the long run,
 const INTERVAL: Duration = Duration::from_secs(2);
@@ -97,6 +99,59 @@ impl Ice {
 }
 
 impl Control {
+    /// Restarts ICE of a publisher that says it with a whole offer: the one of its session but for
+    /// the ICE credentials. The answer.
+    ///
+    /// # Errors
+    /// As [`Control::patch`]; what is wrong with the offer; [`Refusal::BadSdp`] when it is of
+    /// something else than the session publishes.
+    pub fn restart(&self, resource: &str, who: &Principal, sdp: &str) -> Result<String, Refusal> {
+        let offer = sdp::Offer::parse(sdp).map_err(negotiate::Refusal::from)?;
+        let (tracks, plan, _) = negotiate::publish_with_data(&offer)?;
+        let (stream, fingerprint) =
+            self.directory(|d| d.published(resource)).ok_or(Refusal::NotFound)?;
+        let same = |(new, old): (&TrackSpec, &TrackSpec)| {
+            (&new.mid, new.kind, new.codec.name, new.pt)
+                == (&old.mid, old.kind, old.codec.name, old.pt)
+        };
+        let own = &stream.spec.tracks;
+        if tracks.len() != own.len() || !tracks.iter().zip(own).all(same) {
+            let text = "this offer is not of what is published: publish anew to change that";
+            return Err(Refusal::BadSdp(text.to_owned()));
+        }
+        let now = self.now().mono;
+        let local = self.directory(|directory| {
+            let (session, handle, ice) =
+                directory.ice_of(resource, Some(who)).ok_or(Refusal::NotFound)?;
+            if offer.ufrag == ice.remote_ufrag {
+                return Err(Refusal::BadRestart);
+            }
+            self.agree_restart(session, &handle, ice, &offer.ufrag, ice.admit(now)?)
+        })?;
+        let (ufrag, pwd) = (&local.ufrag, &local.pwd);
+        Ok(plan.answer_sdp(ufrag, pwd, &fingerprint, &self.inner.config.media))
+    }
+
+    fn agree_restart(
+        &self,
+        session: SessionId,
+        handle: &str,
+        ice: &mut Ice,
+        remote_ufrag: &str,
+        busy_until: Mono,
+    ) -> Result<IceCredentials, Refusal> {
+        let local = IceCredentials { ufrag: secret(6), pwd: secret(24) };
+        let next = Generation { local: local.clone(), remote_ufrag: remote_ufrag.to_owned() };
+        if !self.inner.engine.restart(handle, &next) {
+            return Err(Refusal::NotFound);
+        }
+        ice.generation = ice.generation.wrapping_add(1);
+        ice.remote_ufrag = next.remote_ufrag;
+        ice.busy_until = busy_until;
+        tracing::info!(%session, "ICE restart agreed");
+        Ok(local)
+    }
+
     /// Takes a client's candidates, or restarts ICE when the fragment has a new ufrag. A refused
     /// restart leaves the session as it is.
     ///
@@ -125,16 +180,7 @@ impl Control {
                 return Err(Refusal::BadRestart);
             }
             let busy_until = ice.admit(now)?;
-            let local = IceCredentials { ufrag: secret(6), pwd: secret(24) };
-            let next = Generation { local, remote_ufrag: ufrag.clone() };
-            if !self.inner.engine.restart(&handle, &next) {
-                return Err(Refusal::NotFound);
-            }
-            ice.generation = ice.generation.wrapping_add(1);
-            ice.remote_ufrag.clone_from(ufrag);
-            ice.busy_until = busy_until;
-            tracing::info!(%session, "ICE restart agreed");
-            let Generation { local, .. } = next;
+            let local = self.agree_restart(session, &handle, ice, ufrag, busy_until)?;
             Ok(Patched::Restarted {
                 fragment: fragment.answer(&local.ufrag, &local.pwd, &self.inner.config.media),
                 tag: entity_tag(resource, ice.generation),

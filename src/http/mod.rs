@@ -135,8 +135,8 @@ pub trait Gateway: Clone + Send + Sync + 'static {
     /// Where the pages of sealed calls find each other.
     fn sealed(&self) -> &Sealed;
 
-    /// Rooms, where there are any.
-    fn rooms(&self) -> Option<&Rooms>;
+    /// All rooms.
+    fn rooms(&self) -> &Rooms;
 
     /// What a TURN username was minted for, and whether it still holds.
     fn explain(&self, question: Question<'_>) -> Explained;

@@ -59,7 +59,6 @@ pub(super) async fn upgrade<G: Gateway>(
     headers: HeaderMap,
     upgrade: Result<WebSocketUpgrade, WebSocketUpgradeRejection>,
 ) -> Result<Response, Problem> {
-    let rooms = shared.gateway.rooms().cloned().ok_or_else(Problem::not_found)?;
     if !cors::may_call(&shared.origins, &headers) {
         return Err(Problem::wrong_origin());
     }
@@ -75,7 +74,7 @@ pub(super) async fn upgrade<G: Gateway>(
         // Each message is flushed as it is written.
         .write_buffer_size(0);
     Ok(upgrade.on_upgrade(async move |socket| {
-        Line::new(socket, shared, rooms).run().await;
+        Line::new(socket, shared).run().await;
         drop(slot);
     }))
 }
@@ -101,7 +100,8 @@ struct Line<G> {
 }
 
 impl<G: Gateway> Line<G> {
-    fn new(socket: WebSocket, shared: Shared<G>, rooms: Rooms) -> Self {
+    fn new(socket: WebSocket, shared: Shared<G>) -> Self {
+        let rooms = shared.gateway.rooms().clone();
         let messages = Bucket::new(MESSAGES, shared.gateway.now().mono);
         Self { socket, shared, rooms, outbox: Outbox::default(), messages }
     }
@@ -239,9 +239,9 @@ impl<G: Gateway> Line<G> {
             Message::Text(text) => Ok(Some(text)),
             Message::Binary(_) => Err(End::Closed(Close::Binary)),
             Message::Ping(_) | Message::Pong(_) => Ok(None),
-            // RFC 6455 section 7.4.1: done, or the page goes away; no code is a plain `close()`.
-            Message::Close(Some(frame)) if !matches!(frame.code, 1000 | 1001) => Err(End::Broken),
-            Message::Close(_) => Err(End::Left),
+            // RFC 6455 section 7.4.1: done, or the page goes away.
+            Message::Close(Some(frame)) if matches!(frame.code, 1000 | 1001) => Err(End::Left),
+            Message::Close(_) => Err(End::Broken),
         }
     }
 

@@ -13,7 +13,8 @@ use veilgate::auth::secret::Key;
 use veilgate::auth::token::{Grant, TokenKeys, TokenRequest};
 use veilgate::control::api::{Accepted, IceConfig, Principal, Refusal};
 use veilgate::control::rooms::media::{
-    AudioLevel, Media, PlayOffer, PlayedTrack, PlayingId, StreamEvent, StreamInfo, TrackInfo, Wish,
+    AudioLevel, Media, PlayOffer, PlayedTrack, PlayingId, Speaker, StreamEvent, StreamInfo,
+    TrackInfo, Wish,
 };
 use veilgate::control::rooms::outbox::{Item, Outbox};
 use veilgate::control::rooms::request::{Body, Join, Request, Start, Unread};
@@ -198,7 +199,13 @@ impl State {
 }
 
 impl Media for FakeMedia {
-    fn publish(&self, name: &StreamName, _: &Principal, sdp: &str) -> Result<Accepted, Refusal> {
+    fn publish(
+        &self,
+        name: &StreamName,
+        _: &Principal,
+        _: Speaker<'_>,
+        sdp: &str,
+    ) -> Result<Accepted, Refusal> {
         let mut state = self.state();
         state.refused()?;
         if sdp == "rubbish" {
@@ -496,10 +503,14 @@ impl Hall {
         self.event(&event);
     }
 
-    /// A stream is over.
+    /// A stream is over, and its publisher's session.
     pub(crate) fn end(&mut self, stream: &str) {
+        let resource = self.media.resource_of(stream);
         let event = self.media.end(stream);
         self.event(&event);
+        if let Some(resource) = resource {
+            self.event(&StreamEvent::SessionEnded { resource });
+        }
     }
 
     /// Publishes and connects.

@@ -2,94 +2,19 @@
 
 use crate::control::api::{Accepted, IceConfig, Principal, Refusal};
 use crate::ids::StreamName;
-use crate::wire::media::{CodecName, MediaKind};
 
-/// A playing connection: one session that the gateway offers, carrying several streams.
-#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct PlayingId(pub String);
+pub use crate::control::api::Wish;
+pub use crate::control::{
+    AudioLevel, PlayOffer, PlayedTrack, PlayingId, StreamEvent, StreamInfo, TrackInfo,
+};
 
-impl std::fmt::Debug for PlayingId {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str("PlayingId(hidden)")
-    }
-}
-
-/// An offer of the gateway on a playing connection.
-#[derive(Clone, PartialEq, Eq, Debug)]
-pub struct PlayOffer {
-    /// Grows with each offer of the connection.
-    pub revision: u32,
-    /// The offer.
-    pub sdp: String,
-    /// All that is played, by m-section.
-    pub tracks: Vec<PlayedTrack>,
-}
-
-/// What an m-section of a playing connection carries.
-#[derive(Clone, PartialEq, Eq, Debug)]
-pub struct PlayedTrack {
-    /// Its `a=mid`.
-    pub mid: String,
-    /// Of which stream.
-    pub stream: StreamName,
-    /// The track's number within the stream.
-    pub track: u8,
-    /// Audio or video.
-    pub kind: MediaKind,
-}
-
-/// A track of a stream, for those who may want to play it.
-#[derive(Clone, PartialEq, Eq, Debug)]
-pub struct TrackInfo {
-    /// Audio or video.
-    pub kind: MediaKind,
-    /// Its codec.
-    pub codec: CodecName,
-    /// Its simulcast layers, the smallest first; empty when there is one.
-    pub rids: Vec<String>,
-}
-
-/// A stream whose publisher is connected.
-#[derive(Clone, PartialEq, Eq, Debug)]
-pub struct StreamInfo {
-    /// Its name.
-    pub name: StreamName,
-    /// Its tracks; a track's number is its index here.
-    pub tracks: Vec<TrackInfo>,
-}
-
-/// Something came or went.
-#[derive(Clone, PartialEq, Eq, Debug)]
-pub enum StreamEvent {
-    /// A publisher's media connection stands.
-    Started(StreamInfo),
-    /// Its stream is over; the name is free.
-    Ended(StreamName),
-    /// A session, publishing or playing, is over.
-    SessionEnded {
-        /// Its unguessable name: a publisher's [`Accepted::resource`], a [`PlayingId`].
-        resource: String,
-    },
-}
-
-/// How loud a stream is.
+/// Who publishes, to those it reaches by data channels.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub struct AudioLevel {
-    /// -dBov (RFC 6464): 0 is loudest, 127 silence.
-    pub level: u8,
-    /// Whether that is speech.
-    pub speaking: bool,
-}
-
-/// What a player wants of a track.
-#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
-pub struct Wish {
-    /// Nothing for now.
-    pub paused: bool,
-    /// The highest spatial or simulcast layer, 0 the smallest; `None`: what the line carries.
-    pub spatial: Option<u8>,
-    /// The highest temporal layer; `None`: what the line carries.
-    pub temporal: Option<u8>,
+pub struct Speaker<'a> {
+    /// Its id in the room.
+    pub participant: &'a str,
+    /// Whether what it says is passed on.
+    pub may_send: bool,
 }
 
 /// The media side of rooms. Nothing here waits: an answer may cost the parsing of an SDP.
@@ -98,7 +23,13 @@ pub trait Media: Send + Sync {
     ///
     /// # Errors
     /// As WHIP's.
-    fn publish(&self, name: &StreamName, who: &Principal, sdp: &str) -> Result<Accepted, Refusal>;
+    fn publish(
+        &self,
+        name: &StreamName,
+        who: &Principal,
+        speaker: Speaker<'_>,
+        sdp: &str,
+    ) -> Result<Accepted, Refusal>;
 
     /// Restarts ICE of a publisher's session: an offer with new credentials, the answer back.
     ///

@@ -8,6 +8,7 @@
 //! a resume token of somebody else's.
 
 pub mod bucket;
+mod live;
 pub mod media;
 pub mod outbox;
 mod playing;

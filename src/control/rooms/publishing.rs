@@ -5,9 +5,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::Fault;
-use super::media::StreamInfo;
+use super::media::{Speaker, StreamInfo};
 use super::request::{Mute, Publish};
-use super::room::{Id, Participant, Pending, Publishing, Room, Stream};
+use super::room::{Ending, Id, Participant, Pending, Publishing, Room, Stream};
 use super::said::{Connection, Gone, Said};
 use crate::control::api::Refusal;
 use crate::ids::StreamName;
@@ -40,7 +40,9 @@ impl Room {
             return Err(Fault::new("already_publishing", detail));
         }
         let Publish { sdp, .. } = publish;
-        match self.media.publish(&stream, &participant.who, &sdp) {
+        let may_send = participant.grant.data;
+        let speaker = Speaker { participant: id, may_send };
+        match self.media.publish(&stream, &participant.who, speaker, &sdp) {
             Ok(accepted) => self.published(now, id, request, &stream, accepted),
             Err(Refusal::NameInUse) if self.becomes_free(now, id, &stream) => {
                 let until = now.plus(FREE_WITHIN);
@@ -82,7 +84,8 @@ impl Room {
     /// Whether a name in use will be free in a moment: its stream is being ended already, or it is
     /// of somebody of the same subject whose connection broke, as after a reloaded page.
     fn becomes_free(&mut self, now: Mono, id: &str, stream: &StreamName) -> bool {
-        if self.ending.iter().any(|(name, until)| name == stream.stream() && *until > now) {
+        let ends = |ending: &Ending| ending.stream == stream.stream() && ending.until > now;
+        if self.ending.iter().any(ends) {
             return true;
         }
         let Some(subject) = self.participants.get(id).map(|p| p.who.subject.clone()) else {
@@ -126,7 +129,8 @@ impl Room {
     }
 
     pub(super) fn end_publishing(&mut self, now: Mono, own: &Publishing) {
-        self.ending.push((own.stream.clone(), now.plus(FREE_WITHIN)));
+        let (stream, resource) = (own.stream.clone(), own.resource.clone());
+        self.ending.push(Ending { stream, resource, until: now.plus(FREE_WITHIN) });
         self.media.close_publishing(&own.resource);
     }
 
@@ -139,6 +143,8 @@ impl Room {
         if answer == Err(Refusal::NotFound) {
             // Its end was not heard yet: to publish anew is possible at once.
             participant.publishing = None;
+            let detail = "the publishing connection is over: publish";
+            return Err(Fault::new("not_publishing", detail));
         }
         Ok(answer?)
     }
@@ -195,7 +201,6 @@ impl Room {
     }
 
     pub(super) fn stream_ended(&mut self, now: Mono, part: &str) {
-        self.ending.retain(|(name, _)| name != part);
         if let Some(stream) = self.streams.remove(part) {
             self.forget_stream(part);
             let text = Said::StreamRemoved { stream: part }.text();
@@ -227,13 +232,18 @@ impl Room {
         };
         let Some(participant) = self.participants.get_mut(&id) else { return };
         let Some(pending) = participant.pending.take() else { return };
-        match self.media.publish(&pending.stream, &participant.who, &pending.sdp) {
+        let speaker = Speaker { participant: &id, may_send: participant.grant.data };
+        match self.media.publish(&pending.stream, &participant.who, speaker, &pending.sdp) {
             Ok(accepted) => self.published(now, &id, pending.id, &pending.stream, accepted),
             Err(refusal) => self.reply(now, &id, pending.id, Err(refusal.into())),
         }
     }
 
     pub(super) fn session_ended(&mut self, now: Mono, resource: &str) {
+        if let Some(at) = self.ending.iter().position(|ending| ending.resource == resource) {
+            let free = self.ending.swap_remove(at);
+            self.publish_now(now, &free.stream);
+        }
         let publishes =
             |p: &Participant| p.publishing.as_ref().is_some_and(|own| own.resource == resource);
         let ended = self.participants.iter_mut().find_map(|(id, p)| {

@@ -92,6 +92,13 @@ pub(super) struct Publishing {
     pub(super) muted: BTreeSet<u8>,
 }
 
+/// A stream that is being ended for a participant.
+pub(super) struct Ending {
+    pub(super) stream: String,
+    pub(super) resource: String,
+    pub(super) until: Mono,
+}
+
 /// A `publish` that waits for its name to be free.
 pub(super) struct Pending {
     pub(super) id: Option<u64>,
@@ -160,7 +167,7 @@ pub struct Room {
     pub(super) participants: BTreeMap<Id, Participant>,
     pub(super) streams: BTreeMap<String, Stream>,
     /// Names of streams that are being ended for a participant, until they are free.
-    pub(super) ending: Vec<(String, Mono)>,
+    pub(super) ending: Vec<Ending>,
     pub(super) speakers: super::speakers::Speakers,
     barred: VecDeque<(String, Mono)>,
     generation: u64,
@@ -485,7 +492,7 @@ impl Room {
             self.remove(now, &id, Gone::Lost);
         }
         self.barred.retain(|(_, until)| *until > now);
-        self.ending.retain(|(_, until)| *until > now);
+        self.ending.retain(|ending| ending.until > now);
         self.refuse_late_publishers(now);
         self.hear(now);
         self.look_after_players(now);
