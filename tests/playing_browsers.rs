@@ -183,8 +183,8 @@ impl Stage {
         let offer = self.offer.clone().expect("offered");
         let before = self.viewer.step("viewer", "stats", json!({}));
         let frames = |stats: &Value, mid: &str| {
-            let tracks = stats["tracks"].as_array().expect("a list").iter();
-            let track = tracks.filter(|it| it["mid"] == *mid).next_back();
+            let mut tracks = stats["tracks"].as_array().expect("a list").iter();
+            let track = tracks.rfind(|it| it["mid"] == *mid);
             track.map_or((0, 0), |it| {
                 (it["frames"].as_u64().unwrap_or(0), it["width"].as_u64().unwrap_or(0))
             })
