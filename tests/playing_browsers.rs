@@ -111,12 +111,13 @@ fn empty_page() -> String {
 
 /// One page that plays, whatever the others publish.
 struct Stage {
-    gateway: Gateway,
     publishers: Browser,
     viewer: Browser,
     playing: PlayingId,
     offer: Option<PlayOffer>,
     resources: Vec<(String, String)>,
+    /// Last, so that clients can take leave of it.
+    gateway: Gateway,
 }
 
 impl Stage {
@@ -218,7 +219,7 @@ fn on_stage(kind: &str, package: &str) -> Stage {
     let viewer = Browser::start(kind, package);
     let who = Gateway::principal("viewer");
     let playing = gateway.control.open_playing(&who, "lobby").expect("room for it");
-    Stage { gateway, publishers, viewer, playing, offer: None, resources: Vec::new() }
+    Stage { publishers, viewer, playing, offer: None, resources: Vec::new(), gateway }
 }
 
 /// The m-lines of the last offer: how many, and how many of them send.
