@@ -1,4 +1,4 @@
-//! Browsers on playing connections: they take our offers, and go on playing through
+//! Browsers and aiortc on playing connections: they take our offers, and go on playing through
 //! renegotiations that recycle m-lines.
 
 mod peer;
@@ -13,6 +13,7 @@ use peer::gateway::{Gateway, eventually};
 use peer::playing::{names, sections};
 use serde_json::{Value, json};
 use veilgate::control::{PlayOffer, PlayingId};
+use veilgate::metrics::Id;
 
 /// A browser whose pages do what they are told, one step after another.
 struct Browser {
@@ -24,6 +25,7 @@ struct Browser {
 
 impl Browser {
     fn start(kind: &str, package: &str) -> Self {
+        // A driver for each: of browsers in node, of aiortc in Python.
         let tools = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/tools");
         assert!(
             tools.join("node_modules/puppeteer-core").is_dir(),
@@ -37,12 +39,25 @@ impl Browser {
             format!("veilgate-playing-{}-{number}", std::process::id())
         });
         std::fs::create_dir_all(&folder).expect("a folder");
-        let mut process = Command::new("node")
-            .arg(tools.join("playing.mjs"))
+        let mut command = match kind {
+            "aiortc" => {
+                let python = tools.join("venv/bin/python");
+                assert!(python.exists(), "aiortc is missing. Run: scripts/setup test");
+                let mut command = Command::new(python);
+                command.arg(tools.join("playing_aiortc.py"));
+                command
+            }
+            _ => {
+                let mut command = Command::new("node");
+                command.arg(tools.join("playing.mjs"));
+                command
+            }
+        };
+        let mut process = command
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
             .spawn()
-            .expect("node is missing. Run: apt-get install -y nodejs");
+            .unwrap_or_else(|e| panic!("{command:?}: {e}. Run: scripts/setup test"));
         let stdin = process.stdin.take();
         let stdout = BufReader::new(process.stdout.take().expect("piped"));
         let mut browser = Self { process, stdin, stdout, folder };
@@ -96,12 +111,13 @@ fn empty_page() -> String {
 
 /// One page that plays, whatever the others publish.
 struct Stage {
-    gateway: Gateway,
     publishers: Browser,
     viewer: Browser,
     playing: PlayingId,
     offer: Option<PlayOffer>,
     resources: Vec<(String, String)>,
+    /// Last, so that clients can take leave of it.
+    gateway: Gateway,
 }
 
 impl Stage {
@@ -126,6 +142,28 @@ impl Stage {
         eventually(|| there().then_some(()));
     }
 
+    /// Restarts ICE: the pictures go on, over another path.
+    fn restart(&mut self) {
+        let control = self.gateway.control.clone();
+        let offer = control.restart_playing(&self.playing).expect("lives").expect("an offer");
+        self.negotiate(offer);
+        eventually(|| (self.gateway.count(Id::SessionIceRestarts) == 1).then_some(()));
+    }
+
+    fn negotiate(&mut self, offer: PlayOffer) {
+        let control = self.gateway.control.clone();
+        let mut next = Some(offer);
+        while let Some(offer) = next {
+            let ice = Self::ice(&mut self.gateway, "viewer");
+            let with = json!({ "ice": ice, "sdp": offer.sdp });
+            let answer = self.viewer.step("viewer", "offered", with);
+            let sdp = answer["sdp"].as_str().expect("an answer");
+            let answered = control.answer_playing(&self.playing, offer.revision, sdp);
+            next = answered.unwrap_or_else(|e| panic!("{e}\n{}\n{sdp}", offer.sdp));
+            self.offer = Some(offer);
+        }
+    }
+
     fn leave(&mut self, name: &str) {
         let place = self.resources.iter().position(|(known, _)| known == name).expect("there");
         let (_, resource) = self.resources.remove(place);
@@ -139,21 +177,15 @@ impl Stage {
     fn shows(&mut self, wanted: &[(&str, u64)]) {
         let streams: Vec<_> = wanted.iter().map(|(name, _)| *name).collect();
         let control = self.gateway.control.clone();
-        let mut next = control.subscribe_playing(&self.playing, names(&streams)).expect("lives");
-        while let Some(offer) = next {
-            let ice = Self::ice(&mut self.gateway, "viewer");
-            let with = json!({ "ice": ice, "sdp": offer.sdp });
-            let answer = self.viewer.step("viewer", "offered", with);
-            let sdp = answer["sdp"].as_str().expect("an answer");
-            let answered = control.answer_playing(&self.playing, offer.revision, sdp);
-            next = answered.unwrap_or_else(|e| panic!("{e}\n{}\n{sdp}", offer.sdp));
-            self.offer = Some(offer);
+        let next = control.subscribe_playing(&self.playing, names(&streams)).expect("lives");
+        if let Some(offer) = next {
+            self.negotiate(offer);
         }
         let offer = self.offer.clone().expect("offered");
         let before = self.viewer.step("viewer", "stats", json!({}));
         let frames = |stats: &Value, mid: &str| {
-            let tracks = stats["tracks"].as_array().expect("a list").iter();
-            let track = tracks.filter(|it| it["mid"] == *mid).next_back();
+            let mut tracks = stats["tracks"].as_array().expect("a list").iter();
+            let track = tracks.rfind(|it| it["mid"] == *mid);
             track.map_or((0, 0), |it| {
                 (it["frames"].as_u64().unwrap_or(0), it["width"].as_u64().unwrap_or(0))
             })
@@ -187,7 +219,7 @@ fn on_stage(kind: &str, package: &str) -> Stage {
     let viewer = Browser::start(kind, package);
     let who = Gateway::principal("viewer");
     let playing = gateway.control.open_playing(&who, "lobby").expect("room for it");
-    Stage { gateway, publishers, viewer, playing, offer: None, resources: Vec::new() }
+    Stage { publishers, viewer, playing, offer: None, resources: Vec::new(), gateway }
 }
 
 /// The m-lines of the last offer: how many, and how many of them send.
@@ -197,37 +229,49 @@ fn lines(stage: &Stage) -> (usize, usize) {
 }
 
 /// The whole life of a playing connection, with publishers of these codecs.
-fn plays_on(mut stage: Stage, [a, b, c]: [&str; 3]) {
+fn plays_on(stage: &mut Stage, [a, b, c]: [&str; 3]) {
     stage.publish("lobby/a", 160, a);
     stage.shows(&[("lobby/a", 160)]);
-    assert_eq!(lines(&stage), (3, 2));
+    assert_eq!(lines(stage), (3, 2));
     stage.publish("lobby/b", 200, b);
     stage.shows(&[("lobby/a", 160), ("lobby/b", 200)]);
-    assert_eq!(lines(&stage), (5, 4));
+    assert_eq!(lines(stage), (5, 4));
     // The first goes: its m-lines are closed, and the picture of the other moves on.
     stage.leave("lobby/a");
     stage.shows(&[("lobby/b", 200)]);
-    assert_eq!(lines(&stage), (5, 2));
+    assert_eq!(lines(stage), (5, 2));
     // The third takes their place, with another codec there than before.
     stage.publish("lobby/c", 240, c);
     stage.shows(&[("lobby/c", 240), ("lobby/b", 200)]);
-    assert_eq!(lines(&stage), (5, 4));
+    assert_eq!(lines(stage), (5, 4));
     // All go, one comes back.
     stage.shows(&[]);
-    assert_eq!(lines(&stage), (5, 0));
+    assert_eq!(lines(stage), (5, 0));
     stage.shows(&[("lobby/b", 200)]);
-    assert_eq!(lines(&stage), (5, 2));
+    assert_eq!(lines(stage), (5, 2));
 }
 
 #[test]
 fn chromium_plays_on_through_renegotiations_that_recycle_m_lines() {
-    let stage = on_stage("chromium", "chromium");
-    plays_on(stage, ["video/VP8", "video/VP9", "video/H264"]);
+    let mut stage = on_stage("chromium", "chromium");
+    plays_on(&mut stage, ["video/VP8", "video/VP9", "video/H264"]);
+    stage.restart();
+    stage.shows(&[("lobby/b", 200)]);
+    stage.shows(&[("lobby/b", 200), ("lobby/c", 240)]);
 }
 
 // Without H.264: Firefox would have to download its decoder.
 #[test]
 fn firefox_plays_on_through_renegotiations_that_recycle_m_lines() {
-    let stage = on_stage("firefox", "firefox-esr");
-    plays_on(stage, ["video/VP8", "video/VP8", "video/VP9"]);
+    let mut stage = on_stage("firefox", "firefox-esr");
+    plays_on(&mut stage, ["video/VP8", "video/VP8", "video/VP9"]);
+    stage.restart();
+    stage.shows(&[("lobby/b", 200)]);
+}
+
+// It has no VP9, and no ICE restart either.
+#[test]
+fn aiortc_plays_on_through_renegotiations_that_recycle_m_lines() {
+    let mut stage = on_stage("aiortc", "chromium");
+    plays_on(&mut stage, ["video/VP8", "video/VP8", "video/H264"]);
 }

@@ -74,7 +74,8 @@ impl StreamShared {
     /// Notes how loud it is.
     pub fn set_level(&self, level: Level, now: Mono) {
         let ms = now.since(Mono::ZERO).as_millis() as u64;
-        let word = u64::from(level.level) + 1 | u64::from(level.speaking) << 8 | ms << 16;
+        let (loudness, speaking) = (u64::from(level.level) + 1, u64::from(level.speaking));
+        let word = loudness | (speaking << 8) | (ms << 16);
         self.level.store(word, Ordering::Relaxed);
     }
 
@@ -87,7 +88,7 @@ impl StreamShared {
         if now.since(Mono::ZERO) > at + LEVEL_LASTS {
             return Some(Level { level: SILENCE, speaking: false });
         }
-        Some(Level { level, speaking: word >> 8 & 1 == 1 })
+        Some(Level { level, speaking: (word >> 8) & 1 == 1 })
     }
 
     /// Shards that have players, as a bit set.

@@ -48,7 +48,7 @@ impl Payloads {
     /// A video codec that has a payload type, with that; the one most clients have if there.
     pub(super) fn any(&self) -> Option<(&Codec, u8)> {
         let vp8 = self.given.iter().find(|(codec, _)| codec.name == CodecName::Vp8);
-        vp8.or(self.given.first()).map(|(codec, payload)| (codec, payload.pt))
+        vp8.or_else(|| self.given.first()).map(|(codec, payload)| (codec, payload.pt))
     }
 
     fn free(&self, rtx: bool) -> Option<Payload> {
