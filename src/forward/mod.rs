@@ -31,6 +31,7 @@ mod player;
 mod publisher;
 mod rates;
 mod receive_window;
+mod red;
 mod rewrite;
 mod routes;
 mod runs;
@@ -89,6 +90,8 @@ pub struct PacketHead {
     pub spatial: u8,
     /// Temporal layer within the encoding.
     pub temporal: u8,
+    /// The last packet of its spatial layer's frame, where that is told.
+    pub ends: bool,
     /// A receiver of only the temporal layers below may take this one from here on.
     pub sync: bool,
     /// The layer's own extended sequence; never the same for two payloads.
@@ -99,6 +102,8 @@ pub struct PacketHead {
     pub align: u32,
     /// RTP marker.
     pub marker: bool,
+    /// In the redundant form of RFC 2198.
+    pub redundant: bool,
     /// First packet of a video keyframe.
     pub keyframe: bool,
     /// Extension values.

@@ -7,7 +7,7 @@ use rand::rngs::StdRng;
 
 use crate::metrics::{Counters, Id};
 use crate::time::{Mono, Now, Unix};
-use crate::wire::media::{MediaKind, PlaySpec, PlayTrackSpec};
+use crate::wire::media::{CodecName, MediaKind, PlaySpec, PlayTrackSpec};
 use crate::wire::rtcp::{self, Packet, ReportBlock, SenderInfo};
 
 use super::choice::{Target, TrackRates, Wish};
@@ -81,7 +81,7 @@ pub struct Player {
 struct PlayTrack {
     spec: PlayTrackSpec,
     kind: MediaKind,
-    clock_rate: u32,
+    codec: CodecName,
     selector: Selector,
     rtx_sequence: u16,
     repeat_budget: usize,
@@ -102,7 +102,7 @@ impl Player {
             let first = rng.random_range(0..FIRST_SEQUENCE);
             Some(PlayTrack {
                 kind: source.kind,
-                clock_rate: source.codec.name.clock_rate(),
+                codec: source.codec.name,
                 selector: Selector::new(source, first, rng.random(), now.mono),
                 rtx_sequence: rng.random_range(0..FIRST_SEQUENCE as u16),
                 repeat_budget: REPEAT_BURST,
@@ -170,7 +170,8 @@ impl Player {
             }
         };
         let numbers = track.plain(head, &taken);
-        let Some(len) = rewrite::write(&track.spec, numbers, &taken.edit, head, payload, slot)
+        let Some(len) =
+            rewrite::write(&track.spec, numbers, (track.codec, &taken.edit), head, payload, slot)
         else {
             counters.inc(Id::ForwardDropTooLarge);
             return None;
@@ -213,7 +214,8 @@ impl Player {
             numbers.sequence = track.rtx_sequence;
             numbers.original = Some(taken.number as u16);
         }
-        let len = rewrite::write(&track.spec, numbers, &taken.edit, head, payload, slot)?;
+        let len =
+            rewrite::write(&track.spec, numbers, (track.codec, &taken.edit), head, payload, slot)?;
         if numbers.original.is_some() {
             track.rtx_sequence = track.rtx_sequence.wrapping_add(1);
         }
@@ -373,7 +375,7 @@ impl PlayTrack {
     fn sender_info(&self, now: Unix, clock: &Clock) -> SenderInfo {
         SenderInfo {
             ntp: now.as_ntp(),
-            rtp: clock.rtp_at(now, self.clock_rate),
+            rtp: clock.rtp_at(now, self.codec.clock_rate()),
             packets: self.stats.packets as u32,
             octets: self.stats.octets as u32,
         }

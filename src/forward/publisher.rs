@@ -18,6 +18,7 @@ use super::descriptor::describe;
 use super::encodings::Encodings;
 use super::keyframe::starts_keyframe;
 use super::level::{Level, Meter};
+use super::red;
 use super::routes::Routes;
 use super::track::Track;
 use super::{LayerId, MAX_PAYLOAD, MediaPacket, Meta, PacketHead};
@@ -118,6 +119,11 @@ impl Publisher {
             return None;
         }
         let payload = packet.get(range.clone())?;
+        let redundant = spec.red_pt == Some(rtp.payload_type());
+        if redundant && red::primary(payload).is_none() {
+            counters.inc(Id::ForwardDropMalformed);
+            return None;
+        }
         let keyframe = starts_keyframe(spec.codec.name, payload);
         if keyframe {
             track.on_keyframe(placed.extended, counters);
@@ -137,10 +143,12 @@ impl Publisher {
             spatial: place.spatial,
             temporal: place.temporal,
             sync: place.sync,
+            ends: place.ends,
             sequence: placed.sequence,
             timestamp: placed.timestamp,
             align: track.align,
             marker: rtp.marker(),
+            redundant,
             keyframe,
             meta,
         };

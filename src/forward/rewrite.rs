@@ -2,11 +2,12 @@
 
 use std::time::Duration;
 
-use crate::wire::media::PlayTrackSpec;
+use crate::wire::media::{CodecName, PlayTrackSpec};
 use crate::wire::rtp::Header;
 
 use super::PacketHead;
 use super::descriptor::Shifts;
+use super::red;
 use super::runs::Edit;
 
 /// Numbers of one outgoing packet.
@@ -25,7 +26,7 @@ pub(crate) struct Numbers {
 pub(crate) fn write(
     spec: &PlayTrackSpec,
     numbers: Numbers,
-    edit: &Edit,
+    (codec, edit): (CodecName, &Edit),
     head: &PacketHead,
     payload: &[u8],
     slot: &mut [u8],
@@ -33,9 +34,16 @@ pub(crate) fn write(
     // A number kept free for what turned out to be of a layer left out.
     let empty = !edit.passes(head);
     let payload = if empty { &[] } else { payload };
+    // In the redundant form to whoever takes that; else the primary block alone.
+    let redundant = spec.red_pt.filter(|_| head.redundant);
+    let payload = if head.redundant && redundant.is_none() {
+        payload.get(red::primary(payload)?..)?
+    } else {
+        payload
+    };
     let header = Header {
-        payload_type: numbers.payload_type,
-        marker: head.marker && !empty,
+        payload_type: redundant.unwrap_or(numbers.payload_type),
+        marker: !empty && (head.marker || edit.ends_picture(head)),
         sequence: numbers.sequence,
         timestamp: numbers.timestamp,
         ssrc: numbers.ssrc,
@@ -56,8 +64,11 @@ pub(crate) fn write(
     }
     let copy = slot.get_mut(len..len + payload.len())?;
     copy.copy_from_slice(payload);
+    if redundant.is_some() {
+        red::retype(copy, spec.pt);
+    }
     if edit.shifts != Shifts::default() {
-        edit.shifts.apply(copy);
+        edit.shifts.apply(codec, copy);
     }
     Some(len + payload.len())
 }

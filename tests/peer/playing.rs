@@ -115,7 +115,7 @@ impl Participant {
     pub fn want(&mut self, gateway: &Gateway, streams: &[&str]) -> bool {
         let offer = gateway.control.subscribe_playing(&self.id, names(streams)).expect("it lives");
         let made = offer.is_some();
-        self.offer = offer.or(self.offer.take());
+        self.offer = offer.or_else(|| self.offer.take());
         made
     }
 

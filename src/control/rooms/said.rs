@@ -162,6 +162,7 @@ impl<'a> Track<'a> {
             CodecName::Vp9 => "VP9",
             CodecName::H264 => "H264",
             CodecName::Av1 => "AV1",
+            CodecName::H265 => "H265",
         };
         Self { track, kind: kind(info.kind), codec, rids: &info.rids, muted }
     }

@@ -12,10 +12,11 @@ use std::sync::Arc;
 use rand::RngCore;
 use rand::rngs::StdRng;
 
+use super::codecs::typed;
 use super::payloads::{Payload, Payloads};
 use super::{
     AUDIO_LEVEL, MID, PLAYOUT_DELAY, Refusal, Ssrcs, TRANSPORT_CC, VIDEO_ORIENTATION,
-    encoding_name, kind_name, media_kind, typed,
+    encoding_name, kind_name, media_kind,
 };
 use crate::ids::StreamId;
 use crate::wire::media::{
@@ -480,6 +481,8 @@ fn judge(open: &Open, mid: &str, media: &MediaSection) -> Result<PlayTrackSpec, 
         mid: mid.to_owned(),
         pt,
         rtx_pt: rtx,
+        // Players of our offers get plain Opus.
+        red_pt: None,
         ssrc: open.ssrc,
         rtx_ssrc: open.rtx_ssrc.filter(|_| rtx.is_some()),
         extensions: taken,

@@ -11,6 +11,7 @@ mod fragment;
 mod offer;
 mod offering;
 pub mod sealed;
+mod simulcast;
 
 pub use answer::{
     Accepted, Answer, AnsweredCodec, AnsweredExtension, Outgoing, Section, Transport,

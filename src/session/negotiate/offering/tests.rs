@@ -16,6 +16,7 @@ fn track(kind: MediaKind, name: CodecName, fmtp: &[(&str, &str)]) -> TrackSpec {
         },
         pt: 96,
         rtx_pt: None,
+        red_pt: None,
         ssrc: None,
         rtx_ssrc: None,
         nack: true,
