@@ -10,8 +10,10 @@
 //! Law of use: RTP and RTCP arrive here authenticated (SRTP), but their sender may still be
 //! hostile: every list is bounded, every length checked, every drop counted.
 
+pub mod allocate;
 mod arrivals;
 mod cache;
+mod choice;
 mod clock;
 mod keyframe;
 mod nack;
@@ -25,6 +27,7 @@ mod track;
 use std::ops::Range;
 
 pub use cache::Cache;
+pub use choice::Target;
 pub use clock::Clock;
 pub use player::{Player, TrackStats, Wants};
 pub use publisher::{Publisher, VIDEO_BITRATE};
@@ -34,7 +37,7 @@ pub use publisher::{Publisher, VIDEO_BITRATE};
 pub const MAX_PAYLOAD: usize = 1400;
 
 /// Most bytes a written RTP packet has more than its payload: header, extensions (mid of 16, level,
-/// orientation, delay) and the original sequence number of RTX.
+/// orientation, delay, transport-wide number) and the original sequence number of RTX.
 pub const MAX_OVERHEAD: usize = 12 + 4 + 28 + 2;
 
 /// Extension values of a packet that may pass to players; nothing else of the header does.

@@ -78,6 +78,8 @@ pub struct TrackStats {
 pub struct Player {
     cname: Box<[u8]>,
     tracks: Vec<PlayTrack>,
+    /// For the next packet.
+    transport: Option<u16>,
 }
 
 #[derive(Debug)]
@@ -97,6 +99,8 @@ struct PlayTrack {
     /// Compact NTP and time of the last sender reports.
     reports: [(u32, Mono); REPORTS_KEPT],
     stats: TrackStats,
+    /// Of the last packet written.
+    last_timestamp: u32,
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -127,13 +131,56 @@ impl Player {
                 next_report: now.mono,
                 reports: [(0, Mono::ZERO); REPORTS_KEPT],
                 stats: TrackStats::default(),
+                last_timestamp: 0,
                 spec: play,
             })
         };
         Self {
             cname: spec.cname.into_bytes().into_boxed_slice(),
             tracks: spec.tracks.into_iter().filter_map(track).collect(),
+            transport: None,
         }
+    }
+
+    /// The transport-wide number of the next packet that is written, if its track is numbered
+    /// (draft-holmer-rmcat-transport-wide-cc-extensions-01). It is the session's, not the player's.
+    pub const fn offer_number(&mut self, number: u16) {
+        self.transport = Some(number);
+    }
+
+    /// Whether the last packet took the number offered.
+    pub const fn took_number(&mut self) -> bool {
+        self.transport.take().is_none()
+    }
+
+    /// Whether any track's packets are numbered for the whole transport.
+    #[must_use]
+    pub fn is_numbered(&self) -> bool {
+        self.tracks.iter().any(|track| track.spec.extensions.transport_cc.is_some())
+    }
+
+    /// Whether [`Player::write_padding`] can write.
+    #[must_use]
+    pub fn can_pad(&self) -> bool {
+        self.tracks.iter().any(PlayTrack::can_pad)
+    }
+
+    /// Writes a packet of 255 bytes of padding on the RTX source of a video track that is being
+    /// sent: it repairs nothing and is thrown away, but says how the path is.
+    pub fn write_padding(&mut self, slot: &mut [u8]) -> Option<usize> {
+        let track = self.tracks.iter_mut().find(|track| track.can_pad())?;
+        let (payload_type, ssrc) = track.spec.rtx_pt.zip(track.spec.rtx_ssrc)?;
+        let numbers = Numbers {
+            payload_type,
+            ssrc,
+            sequence: track.rtx_sequence,
+            timestamp: track.last_timestamp,
+            original: None,
+            transport: self.transport.take(),
+        };
+        let len = rewrite::write_padding(&track.spec, numbers, slot)?;
+        track.rtx_sequence = track.rtx_sequence.wrapping_add(1);
+        Some(len)
     }
 
     /// Writes a packet of the stream as this player gets it. `None`: it does not take the track,
@@ -158,12 +205,16 @@ impl Player {
                 return None;
             }
         };
-        let Some(len) =
-            rewrite::write(&track.spec, track.plain(head, sequence), head, payload, slot)
-        else {
+        let mut numbers = track.plain(head, sequence);
+        numbers.transport = track.spec.extensions.transport_cc.and(self.transport);
+        let Some(len) = rewrite::write(&track.spec, numbers, head, payload, slot) else {
             counters.inc(Id::ForwardDropTooLarge);
             return None;
         };
+        if numbers.transport.is_some() {
+            self.transport = None;
+        }
+        track.last_timestamp = numbers.timestamp;
         track.stats.packets += 1;
         track.stats.octets += payload.len() as u64;
         track.repeat_budget = (track.repeat_budget + len / REPEAT_SHARE).min(REPEAT_BURST);
@@ -202,8 +253,16 @@ impl Player {
             numbers.ssrc = ssrc;
             numbers.sequence = track.rtx_sequence;
             numbers.original = Some(sequence);
+            numbers.transport = track.spec.extensions.transport_cc.and(self.transport);
+        } else if track.spec.extensions.transport_cc.is_some() {
+            // Its first number has gone out with the first bytes, and a new one would make others.
+            counters.inc(Id::ForwardRetransmitLimited);
+            return None;
         }
         let len = rewrite::write(&track.spec, numbers, head, payload, slot)?;
+        if numbers.transport.is_some() {
+            self.transport = None;
+        }
         if numbers.original.is_some() {
             track.rtx_sequence = track.rtx_sequence.wrapping_add(1);
         }
@@ -383,7 +442,14 @@ impl PlayTrack {
             sequence,
             timestamp: head.timestamp.wrapping_add(self.timestamp_shift),
             original: None,
+            transport: None,
         }
+    }
+
+    fn can_pad(&self) -> bool {
+        let negotiated = self.spec.rtx_pt.is_some() && self.spec.rtx_ssrc.is_some();
+        let numbered = self.spec.extensions.transport_cc.is_some();
+        negotiated && numbered && self.kind == MediaKind::Video && self.stats.packets > 0
     }
 
     fn report_due(&self, now: Mono) -> bool {

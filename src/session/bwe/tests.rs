@@ -257,6 +257,44 @@ fn the_estimate_settles_within_a_quarter_of_what_the_path_carries() {
         // Others take half of their most in the mean.
         let true_rate = path.rate - path.cross / 2.0;
         let off = mean / true_rate - 1.0;
+        assert!(off.abs() < 0.25, "seed {seed}: {mean:.0} of {true_rate:.0}");
+    }
+}
+
+#[test]
+fn a_link_that_becomes_slow_is_noticed_and_one_that_recovers_is_found_by_bursts() {
+    for seed in 0..SEEDS {
+        let dirt = some_path(seed);
+        let fast = Path { rate: 5_000_000.0, jitter: dirt.jitter, loss: dirt.loss, ..PLAIN };
+        let mut world = World::new(seed, fast, LAYERS);
+        let up = world.until(10_000, |estimate| estimate > 2_800_000.0);
+        assert!(up < 10_000, "seed {seed}: the top layer after {up} ms");
+        world.run(5_000);
+        world.path.rate = PLAIN.rate;
+        let down = world.until(4_000, |estimate| estimate < 1_600_000.0);
+        assert!(down < 2_500, "seed {seed}: down after {down} ms");
+        world.run(15_000 - down);
+        assert_eq!(world.layer, 1, "seed {seed}: the middle layer fits");
+        assert!(world.estimate() > 700_000.0, "seed {seed}: {}", world.estimate());
+        world.path.rate = fast.rate;
+        let up = world.until(10_000, |estimate| estimate > 2_800_000.0);
+        assert!(up < 8_000, "seed {seed}: up again after {up} ms");
+    }
+}
+
+#[test]
+fn losses_by_chance_do_not_bring_the_estimate_down() {
+    for seed in 0..SEEDS {
+        let path = Path { rate: 4_000_000.0, loss: 0.05, jitter: 40.0, ..PLAIN };
+        let mut world = World::new(seed, path, LAYERS);
+        world.run(10_000);
+        let mut sum = 0.0;
+        for _ in 0..20_000 {
+            world.step();
+            assert!(world.estimate() > 1_500_000.0, "seed {seed}: {}", world.estimate());
+            sum += world.estimate() / 20_000.0;
+        }
+        assert!(sum > 2_500_000.0, "seed {seed}: {sum:.0} in the mean");
     }
 }
 
