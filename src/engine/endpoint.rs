@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use super::congestion::{Congestion, SessionShared};
 use super::media::StreamShared;
 use super::parked::{Blueprint, BlueprintRole};
 use crate::forward::{Player, Publisher};
@@ -36,6 +37,8 @@ pub struct Publishing {
 pub struct Playing {
     /// One for each stream, no stream twice.
     pub parts: Vec<Part>,
+    /// Of its one path.
+    pub congestion: Congestion,
 }
 
 /// One stream that a session takes.
@@ -76,12 +79,13 @@ pub struct Endpoint {
 }
 
 impl Endpoint {
-    /// Builds what signalling agreed.
+    /// Builds what signalling agreed; `shared` is where others look.
     ///
     /// # Errors
     /// When DTLS cannot be set up.
     pub fn new(
         blueprint: Blueprint,
+        shared: Arc<SessionShared>,
         rng: &mut StdRng,
         now: Now,
     ) -> Result<Self, crate::session::SetupError> {
@@ -100,7 +104,9 @@ impl Endpoint {
                     stream,
                     player: Player::new(spec, StdRng::from_rng(rng), now),
                 };
-                Role::Play(Box::new(Playing { parts: streams.into_iter().map(part).collect() }))
+                let parts = streams.into_iter().map(part).collect();
+                let congestion = Congestion::new(shared);
+                Role::Play(Box::new(Playing { parts, congestion }))
             }
         };
         Ok(Self {
@@ -130,7 +136,8 @@ impl Endpoint {
             _ if !self.connected || !routed => None,
             Role::Publish(publishing) => publishing.publisher.poll_timeout(),
             Role::Play(playing) => {
-                playing.parts.iter().filter_map(|part| part.player.poll_timeout()).min()
+                let players = playing.parts.iter().filter_map(|part| part.player.poll_timeout());
+                players.chain(playing.congestion.poll_timeout()).min()
             }
         };
         [self.session.poll_timeout(), role].into_iter().flatten().min()

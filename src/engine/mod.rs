@@ -4,6 +4,7 @@
 //! that lands on another shard than its session's.
 
 pub mod clock;
+pub mod congestion;
 pub mod egress;
 pub mod endpoint;
 mod external;
@@ -268,6 +269,12 @@ impl Handle {
         };
         let message = Message::Close { session, ufrag: ufrag.to_owned(), hops: 0 };
         if mailbox.order(message).is_ok() { Closing::Told } else { Closing::Busy }
+    }
+
+    /// What the path of a session carries by our estimate, bits per second; by its local ufrag.
+    #[must_use]
+    pub fn estimate(&self, ufrag: &str) -> Option<u64> {
+        self.parked.shared(ufrag)?.estimate()
     }
 
     /// Whether an address is a live relayed one of a room: asked of the table that all shards share.

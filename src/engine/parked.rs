@@ -5,6 +5,7 @@
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
+use super::congestion::SessionShared;
 use super::media::StreamShared;
 use crate::ids::{SessionId, ShardId};
 use crate::relay::Owner;
@@ -47,6 +48,7 @@ struct Entry {
     subject: crate::ids::SubjectHash,
     room: crate::ids::RoomHash,
     state: State,
+    shared: Arc<SessionShared>,
 }
 
 /// What the table says of a connectivity check.
@@ -91,6 +93,7 @@ impl ParkedTable {
             subject: blueprint.params.subject,
             room: blueprint.params.room,
             state: State::Waiting { blueprint, until },
+            shared: Arc::default(),
         };
         entries.insert(entry.credentials.ufrag.clone(), entry);
         Ok(())
@@ -120,6 +123,11 @@ impl ParkedTable {
                 Verdict::HeldBy(by, entry.session, answer)
             }
         }
+    }
+
+    /// What others may know of a session; `None` when it is unknown.
+    pub fn shared(&self, ufrag: &str) -> Option<Arc<SessionShared>> {
+        self.lock().get(ufrag).map(|entry| Arc::clone(&entry.shared))
     }
 
     /// Who holds a session; `None` when it is unknown or waits.

@@ -3,7 +3,7 @@
 use std::cmp::Reverse;
 use std::sync::Arc;
 
-use super::{Endpoint, PACKET, Part, Role, SLOT, Shard};
+use super::{Endpoint, PACKET, Part, Playing, Role, SLOT, Shard};
 use crate::engine::egress::Egress;
 use crate::engine::mailbox::{Event, Message};
 use crate::engine::media::{MediaBatch, StreamShared};
@@ -15,6 +15,7 @@ use crate::metrics::{Counters, Id};
 use crate::relay::{HEADROOM, Relay, Route};
 use crate::session::{self, srtp};
 use crate::time::Mono;
+use crate::wire::media::MediaKind;
 
 impl Shard {
     /// Adds a packet to the slab of its stream.
@@ -97,31 +98,45 @@ impl Shard {
         order.clear();
         order.extend_from_slice(&local.players);
         for index in &order {
-            self.with_endpoint(*index, |endpoint, shard| shard.play(endpoint, slab));
+            let mut earlier = false;
+            self.with_endpoint(*index, |endpoint, shard| earlier = shard.play(endpoint, slab));
+            if earlier {
+                self.touch(*index);
+            }
         }
         self.order = order;
     }
 
-    fn play(&mut self, endpoint: &mut Endpoint, slab: &MediaBatch) {
+    /// True when the endpoint's next timer may have become earlier.
+    fn play(&mut self, endpoint: &mut Endpoint, slab: &MediaBatch) -> bool {
         if !endpoint.connected {
-            return;
+            return false;
         }
         let Some(route) = self.route_of(endpoint) else {
             self.counters.add(Id::SessionDropNoPath, slab.packets.len() as u64);
-            return;
+            return false;
         };
         let now = self.now;
-        let Role::Play(playing) = &mut endpoint.role else { return };
-        let Some(part) = slab.stream.and_then(|stream| playing.part(stream)) else { return };
-        let (player, session) = (&mut part.player, &mut endpoint.session);
+        let Role::Play(playing) = &mut endpoint.role else { return false };
+        let Playing { parts, congestion } = &mut **playing;
+        let part = parts.iter_mut().find(|part| Some(part.stream.spec.id) == slab.stream);
+        let Some(Part { stream, player }) = part else { return false };
+        let session = &mut endpoint.session;
         let mut out = self.out();
+        let mut earlier = false;
         for (head, range) in &slab.packets {
             let Some(payload) = slab.bytes.get(range.clone()) else { continue };
             out.send(&route, |slot, counters| {
+                player.offer_number(congestion.next_number());
                 let len = player.write_rtp(now, head, payload, slot, counters)?;
-                session.protect_rtp(slot, len, counters)
+                let len = session.protect_rtp(slot, len, counters)?;
+                let track = stream.spec.tracks.get(usize::from(head.track));
+                let video = track.is_some_and(|track| track.kind == MediaKind::Video);
+                earlier |= congestion.on_sent(now.mono, len, player.took_number(), video);
+                Some(len)
             });
         }
+        earlier
     }
 
     /// Answers a player's NACKs from the caches of its stream.
@@ -133,7 +148,8 @@ impl Shard {
         let now = self.now;
         let Endpoint { role, session, .. } = endpoint;
         let Role::Play(playing) = role else { return };
-        let Some(Part { stream, player }) = playing.parts.get_mut(place) else { return };
+        let Playing { parts, congestion } = &mut **playing;
+        let Some(Part { stream, player }) = parts.get_mut(place) else { return };
         let Some(local) = self.streams.get(&stream.spec.id) else { return };
         let mut out = Out {
             egress: &mut self.egress,
@@ -151,8 +167,11 @@ impl Shard {
                 continue;
             };
             out.send(&route, |slot, counters| {
+                player.offer_number(congestion.next_number());
                 let len = player.write_retransmission(now, &head, payload, slot, counters)?;
-                session.protect_rtp(slot, len, counters)
+                let len = session.protect_rtp(slot, len, counters)?;
+                congestion.on_sent(now.mono, len, player.took_number(), true);
+                Some(len)
             });
         }
     }
