@@ -146,7 +146,7 @@ fn keyframe_requests_of_many_players_become_one_and_repeat_until_one_comes() {
     let mut sequence = 1;
     for time in (10..2000).step_by(10) {
         if time == 10 || time == 20 || time == 30 {
-            rig.publisher.request_keyframe(at(time), VIDEO, &mut rig.counters);
+            rig.publisher.request_keyframe(at(time), plain(VIDEO), &mut rig.counters);
         }
         sequence += 1;
         let payload = if time == 1400 { KEY } else { DELTA };
@@ -158,15 +158,15 @@ fn keyframe_requests_of_many_players_become_one_and_repeat_until_one_comes() {
     assert_eq!(script, [(10, pli()), (510, pli()), (1010, pli())]);
     assert_eq!(rig.counters.get(Id::ForwardKeyframeSent), 3);
     // Audio has none, a track that does not exist neither.
-    rig.publisher.request_keyframe(at(2000), AUDIO, &mut rig.counters);
-    rig.publisher.request_keyframe(at(2000), 9, &mut rig.counters);
+    rig.publisher.request_keyframe(at(2000), plain(AUDIO), &mut rig.counters);
+    rig.publisher.request_keyframe(at(2000), plain(9), &mut rig.counters);
     assert!(rig.rtcp(at(2500)).iter().all(|word| !word.starts_with("pli")));
 }
 
 #[test]
 fn a_silent_track_is_asked_five_times_and_again_when_it_speaks() {
     let mut rig = Rig::new(&stream());
-    rig.publisher.request_keyframe(at(0), VIDEO, &mut rig.counters);
+    rig.publisher.request_keyframe(at(0), plain(VIDEO), &mut rig.counters);
     let mut times = Vec::new();
     while let Some(due) = rig.publisher.poll_timeout() {
         let due = at(millis(due.max(at(0).mono)));

@@ -10,10 +10,12 @@ use crate::control::revocation::{self, Revocations, RevokeError};
 use crate::control::sealed::Sealed;
 use crate::control::store::{Record, StoreError};
 use crate::control::{Accepted, Control, IceConfig, Principal, Refusal};
+use crate::forward::Wish;
 use crate::http;
 use crate::ids::StreamName;
 use crate::metrics::Exposition;
 use crate::time::Now;
+use crate::wire::media::MediaKind;
 
 /// The control plane, ready or not, and its metrics.
 #[derive(Clone, Debug)]
@@ -62,6 +64,25 @@ impl http::Gateway for Gateway {
 
     async fn close(&self, resource: &str, who: Option<&Principal>) -> Result<(), Refusal> {
         self.control.close(resource, who)
+    }
+
+    fn steer(
+        &self,
+        resource: &str,
+        who: Option<&Principal>,
+        track: MediaKind,
+        wish: Wish,
+    ) -> Result<(), Refusal> {
+        self.control.steer(resource, who, None, track, wish)
+    }
+
+    fn layer_called(
+        &self,
+        resource: &str,
+        who: Option<&Principal>,
+        rid: &str,
+    ) -> Result<u8, Refusal> {
+        self.control.layer_called(resource, who, None, rid)
     }
 
     fn ice_config(&self, who: &Principal) -> Result<IceConfig, Refusal> {

@@ -1,6 +1,8 @@
 //! What control says to those who ask it over a network.
 
+pub use crate::forward::{MAX_LAYERS, Wish};
 use crate::session::negotiate;
+pub use crate::wire::media::MediaKind;
 
 /// Who asks, as a token said.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -50,6 +52,15 @@ pub enum Refusal {
     /// No such session.
     #[error("there is no such session")]
     NotFound,
+    /// The stream has no track of that kind.
+    #[error("the stream has no such track")]
+    NoTrack,
+    /// The stream has no simulcast layer of that name.
+    #[error("the stream has no layer of that rid")]
+    NoLayer,
+    /// The session's connection does not stand yet.
+    #[error("the session is not connected yet")]
+    NotConnected,
     /// Too many sessions, or a queue of the data plane is full.
     #[error("the gateway is full")]
     Full,

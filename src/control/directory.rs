@@ -120,6 +120,20 @@ impl Directory {
             .then(|| (session, entry.agreed.ufrag.clone()))
     }
 
+    /// A playing session by its resource, as in [`Self::by_resource`], with the stream it plays, if
+    /// that is `stream` where one is named.
+    pub(super) fn played(
+        &self,
+        resource: &str,
+        who: Option<&Principal>,
+        stream: Option<&StreamName>,
+    ) -> Option<(SessionId, String, Arc<StreamShared>)> {
+        let (session, ufrag) = self.by_resource(resource, who)?;
+        let entry = self.sessions.get(&session).filter(|entry| !entry.publishes)?;
+        let named = stream.is_none_or(|stream| *stream == entry.stream.spec.name);
+        named.then(|| (session, ufrag, Arc::clone(&entry.stream)))
+    }
+
     pub(super) fn contains(&self, session: SessionId) -> bool {
         self.sessions.contains_key(&session)
     }

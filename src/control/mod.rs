@@ -7,6 +7,7 @@ pub mod api;
 mod directory;
 pub mod revocation;
 pub mod sealed;
+mod steer;
 pub mod store;
 
 use std::net::SocketAddr;

@@ -61,7 +61,8 @@ impl Congestion {
             allocator: Allocator::default(),
             shared,
             asks: Vec::new(),
-            due: None,
+            // Before the first packet: it should not be of a layer that does not fit.
+            due: Some(Mono::ZERO),
             sent: false,
             shared_out: 0,
             counted: None,
@@ -78,13 +79,15 @@ impl Congestion {
     /// A packet was written, `len` bytes of SRTP. `numbered`: it carries [`Self::next_number`].
     /// True when [`Self::poll_timeout`] may have become earlier.
     pub fn on_sent(&mut self, now: Mono, len: usize, numbered: bool, video: bool) -> bool {
-        let fresh = self.due.is_none();
-        self.due.get_or_insert(now.plus(SHARE_EVERY));
-        self.sent = true;
         if numbered {
             self.estimator.on_sent(now, len, video);
         }
-        fresh
+        self.sent = true;
+        if self.due.is_some() || self.estimator.estimate().is_none() {
+            return false;
+        }
+        self.due = Some(now.plus(SHARE_EVERY));
+        true
     }
 
     /// Reads what an RTCP compound of the client says of the whole path.
@@ -100,7 +103,7 @@ impl Congestion {
             }
         }
         self.tell(counters);
-        let fell = |estimate| estimate < self.shared_out * FALL / 100;
+        let fell = |estimate| self.shared_out == 0 || estimate < self.shared_out * FALL / 100;
         if self.estimator.estimate().is_some_and(fell) {
             self.due = Some(now);
         }
@@ -111,7 +114,7 @@ impl Congestion {
         &mut self,
         now: Mono,
         parts: &mut [Part],
-        rates: impl Fn(StreamId, u8) -> Option<TrackRates>,
+        rates: impl FnMut(StreamId, u8) -> Option<TrackRates>,
         counters: &mut Counters,
     ) {
         self.estimator.handle_timeout(now);
@@ -127,10 +130,16 @@ impl Congestion {
         &mut self,
         now: Mono,
         parts: &mut [Part],
-        rates: impl Fn(StreamId, u8) -> Option<TrackRates>,
+        mut rates: impl FnMut(StreamId, u8) -> Option<TrackRates>,
         counters: &mut Counters,
     ) -> u64 {
+        if parts.iter().any(|part| part.player.is_numbered()) {
+            self.estimator.expect_feedback();
+        }
         let estimate = self.estimator.estimate();
+        if estimate.is_none() && self.shared_out == 0 {
+            return 0;
+        }
         self.shared_out = estimate.unwrap_or_default();
         self.asks.clear();
         for part in &*parts {
@@ -185,22 +194,28 @@ impl Congestion {
     fn tell(&mut self, counters: &mut Counters) {
         let estimate = self.estimator.estimate();
         self.shared.estimate.store(estimate.unwrap_or_default(), Ordering::Relaxed);
-        self.count(estimate, counters);
+        change(self.counted, estimate, counters);
+        self.counted = estimate;
     }
 
-    /// Takes it off the gauges of a shard that the session leaves.
-    pub fn uncount(&mut self, counters: &mut Counters) {
-        self.count(None, counters);
+    /// Puts the session on the gauges of its shard when it comes, and takes it off when it goes.
+    pub fn on_move(&self, came: bool, counters: &mut Counters) {
+        if came {
+            change(None, self.counted, counters);
+        } else {
+            change(self.counted, None, counters);
+        }
     }
+}
 
-    fn count(&mut self, estimate: Option<u64>, counters: &mut Counters) {
-        let before = std::mem::replace(&mut self.counted, estimate);
-        let mut change = |id, before: u64, after: u64| {
-            let sum = counters.get(id).saturating_add(after).saturating_sub(before);
-            counters.set(id, sum);
-        };
-        change(Id::ForwardEstimate, before.unwrap_or_default(), estimate.unwrap_or_default());
-        let one = |some: Option<u64>| u64::from(some.is_some());
-        change(Id::ForwardEstimates, one(before), one(estimate));
+/// Another estimate of one session on the gauges of its shard.
+fn change(before: Option<u64>, after: Option<u64>, counters: &mut Counters) {
+    let one = |some: Option<u64>| u64::from(some.is_some());
+    for (id, before, after) in [
+        (Id::ForwardEstimate, before.unwrap_or_default(), after.unwrap_or_default()),
+        (Id::ForwardEstimates, one(before), one(after)),
+    ] {
+        let sum = counters.get(id).saturating_add(after).saturating_sub(before);
+        counters.set(id, sum);
     }
 }

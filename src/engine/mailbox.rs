@@ -10,7 +10,8 @@ use super::hairpin::{HAIRPIN_RING, HairpinBatch};
 use super::media::{MEDIA_RING, MediaBatch, StreamShared};
 use super::streams::Incoming;
 use crate::auth::revocation::Revocation;
-use crate::ids::{AllocationHandle, Path, SessionId};
+use crate::forward::{LayerId, Wish};
+use crate::ids::{AllocationHandle, Path, SessionId, StreamId};
 use crate::relay::{Alternate, NonceKey};
 use crate::session::Reason;
 
@@ -29,12 +30,27 @@ pub enum Message {
         /// Times it was passed on.
         hops: u8,
     },
+    /// What a session's client wishes of a track that it plays. It carries the ufrag as above.
+    Steer {
+        /// Which.
+        session: SessionId,
+        /// Its local ufrag.
+        ufrag: String,
+        /// Times it was passed on.
+        hops: u8,
+        /// Of which stream; `None`: of the only one.
+        stream: Option<StreamId>,
+        /// Its track.
+        track: u8,
+        /// What is wished.
+        wish: Wish,
+    },
     /// A player elsewhere wants a keyframe.
     Keyframe {
         /// The stream.
         stream: Arc<StreamShared>,
-        /// Its track.
-        track: u8,
+        /// Of which layer.
+        layer: LayerId,
     },
     /// A session's client chose an allocation of another shard.
     Rehome {

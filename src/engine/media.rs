@@ -4,7 +4,7 @@ use std::ops::Range;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU8, AtomicU64, Ordering};
 
-use crate::forward::{Clock, PacketHead};
+use crate::forward::{Clock, LayerId, MAX_LAYERS, PacketHead};
 use crate::ids::{ShardId, StreamId};
 use crate::wire::media::StreamSpec;
 
@@ -23,7 +23,7 @@ pub struct StreamShared {
     pub spec: Arc<StreamSpec>,
     publisher: AtomicU8,
     players: AtomicU64,
-    /// Tracks a keyframe has been asked for, by a message under way.
+    /// Layers a keyframe has been asked for, by a message under way.
     wished: AtomicU64,
 }
 
@@ -52,14 +52,14 @@ impl StreamShared {
     }
 
     /// Notes a wish for a keyframe; true when no message with it is under way yet.
-    pub fn wish(&self, track: u8) -> bool {
-        let bit = 1u64 << (track & 63);
+    pub fn wish(&self, layer: LayerId) -> bool {
+        let bit = wish_bit(layer);
         self.wished.fetch_or(bit, Ordering::Relaxed) & bit == 0
     }
 
     /// The message arrived, or was lost.
-    pub fn wish_done(&self, track: u8) {
-        self.wished.fetch_and(!(1u64 << (track & 63)), Ordering::Relaxed);
+    pub fn wish_done(&self, layer: LayerId) {
+        self.wished.fetch_and(!wish_bit(layer), Ordering::Relaxed);
     }
 
     /// Shards that have players, as a bit set.
@@ -77,6 +77,10 @@ impl StreamShared {
             self.players.fetch_and(!bit, Ordering::Relaxed);
         }
     }
+}
+
+const fn wish_bit(LayerId { track, layer }: LayerId) -> u64 {
+    1 << ((track as usize * MAX_LAYERS + layer as usize) & 63)
 }
 
 /// Decrypted packets of one stream that arrived together.

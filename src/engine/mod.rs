@@ -31,7 +31,8 @@ use tokio::sync::mpsc::{UnboundedReceiver, unbounded_channel};
 
 use crate::auth;
 use crate::auth::revocation::Revocation;
-use crate::ids::{RoomHash, SessionId, ShardId};
+use crate::forward::Wish;
+use crate::ids::{RoomHash, SessionId, ShardId, StreamId};
 use crate::metrics::Published;
 use crate::relay::{self, NonceKeys, Relay};
 use crate::time::Mono;
@@ -100,10 +101,10 @@ pub struct Engine {
     _locks: Vec<PortLock>,
 }
 
-/// What came of asking for a session's end.
+/// What came of asking a session's shard for something.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Closing {
-    /// Its shard was told and will report the end.
+    /// Its shard was told; an end, it will report.
     Told,
     /// It was only parked, or is gone: nothing will be reported.
     Gone,
@@ -275,6 +276,26 @@ impl Handle {
     #[must_use]
     pub fn estimate(&self, ufrag: &str) -> Option<u64> {
         self.parked.shared(ufrag)?.estimate()
+    }
+
+    /// Says what a playing session's client wishes of a track of a stream (`None`: of its only
+    /// one). [`Closing::Gone`]: no shard has the session, or not yet.
+    #[must_use]
+    pub fn steer(
+        &self,
+        session: SessionId,
+        ufrag: &str,
+        stream: Option<StreamId>,
+        track: u8,
+        wish: Wish,
+    ) -> Closing {
+        let shard = self.parked.holder(ufrag);
+        let Some(mailbox) = shard.and_then(|s| self.mailboxes.get(usize::from(s.0))) else {
+            return Closing::Gone;
+        };
+        let ufrag = ufrag.to_owned();
+        let message = Message::Steer { session, ufrag, hops: 0, stream, track, wish };
+        if mailbox.order(message).is_ok() { Closing::Told } else { Closing::Busy }
     }
 
     /// Whether an address is a live relayed one of a room: asked of the table that all shards share.

@@ -6,6 +6,8 @@ use crate::wire::media::PlayTrackSpec;
 use crate::wire::rtp::Header;
 
 use super::PacketHead;
+use super::descriptor::Shifts;
+use super::runs::Edit;
 
 /// Numbers of one outgoing packet.
 #[derive(Clone, Copy, Debug)]
@@ -25,13 +27,17 @@ pub(crate) struct Numbers {
 pub(crate) fn write(
     spec: &PlayTrackSpec,
     numbers: Numbers,
+    edit: &Edit,
     head: &PacketHead,
     payload: &[u8],
     slot: &mut [u8],
 ) -> Option<usize> {
+    // A number kept free for what turned out to be of a layer left out.
+    let empty = !edit.passes(head);
+    let payload = if empty { &[] } else { payload };
     let header = Header {
         payload_type: numbers.payload_type,
-        marker: head.marker,
+        marker: head.marker && !empty,
         sequence: numbers.sequence,
         timestamp: numbers.timestamp,
         ssrc: numbers.ssrc,
@@ -52,7 +58,11 @@ pub(crate) fn write(
         slot.get_mut(len..len + 2)?.copy_from_slice(&original.to_be_bytes());
         len += 2;
     }
-    slot.get_mut(len..len + payload.len())?.copy_from_slice(payload);
+    let copy = slot.get_mut(len..len + payload.len())?;
+    copy.copy_from_slice(payload);
+    if edit.shifts != Shifts::default() {
+        edit.shifts.apply(copy);
+    }
     Some(len + payload.len())
 }
 

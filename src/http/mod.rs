@@ -15,6 +15,7 @@ mod cors;
 mod guard;
 mod headers;
 mod ice;
+mod layer;
 mod page;
 mod problem;
 mod sealed;
@@ -35,7 +36,7 @@ use crate::auth::admin::AdminKey;
 use crate::auth::explain::{Explained, Question};
 use crate::auth::token::TokenKeys;
 use crate::auth::turn::{Class, MintError};
-use crate::control::api::{Accepted, IceConfig, Principal, Refusal};
+use crate::control::api::{Accepted, IceConfig, MediaKind, Principal, Refusal, Wish};
 use crate::control::revocation::{self, RevokeError};
 use crate::control::sealed::Sealed;
 use crate::control::store::{Record, StoreError};
@@ -73,6 +74,30 @@ pub trait Gateway: Clone + Send + Sync + 'static {
         resource: &str,
         who: Option<&Principal>,
     ) -> impl Future<Output = Result<(), Refusal>> + Send;
+
+    /// Wishes layers of what a session plays. Without `who`, the resource itself is the
+    /// permission.
+    ///
+    /// # Errors
+    /// No such session or track, or it is not connected yet.
+    fn steer(
+        &self,
+        resource: &str,
+        who: Option<&Principal>,
+        track: MediaKind,
+        wish: Wish,
+    ) -> Result<(), Refusal>;
+
+    /// The number of the layer that a session's publisher calls `rid`.
+    ///
+    /// # Errors
+    /// No such session or layer.
+    fn layer_called(
+        &self,
+        resource: &str,
+        who: Option<&Principal>,
+        rid: &str,
+    ) -> Result<u8, Refusal>;
 
     /// A fresh TURN credential for `who`.
     ///
@@ -192,6 +217,7 @@ pub fn router<G: Gateway>(gateway: G, keys: Arc<TokenKeys>, config: Config) -> R
             "/whep/session/{resource}",
             post(whip::play_in_session::<G>).delete(whip::close::<G>).options(whip::resource),
         )
+        .route("/whep/session/{resource}/layer", post(layer::wish::<G>).options(layer::options))
         .route("/v1/ice", get(ice::configuration::<G>).options(ice::options))
         .route("/v1/sealed/{room}", post(sealed::join::<G>).options(sealed::room_options))
         .route(

@@ -196,13 +196,16 @@ impl From<Refusal> for Problem {
             Refusal::NoCodec(_) => (StatusCode::UNPROCESSABLE_ENTITY, "no_codec"),
             Refusal::NoFingerprint(_) => (StatusCode::UNPROCESSABLE_ENTITY, "no_fingerprint"),
             Refusal::NotFound => (StatusCode::NOT_FOUND, "session_not_found"),
+            Refusal::NoTrack => (StatusCode::UNPROCESSABLE_ENTITY, "no_track"),
+            Refusal::NoLayer => (StatusCode::UNPROCESSABLE_ENTITY, "no_layer"),
+            Refusal::NotConnected => (StatusCode::CONFLICT, "not_connected"),
             Refusal::SubjectFull => (StatusCode::TOO_MANY_REQUESTS, "too_many_sessions"),
             Refusal::Full => (StatusCode::SERVICE_UNAVAILABLE, "full"),
             Refusal::Draining => (StatusCode::SERVICE_UNAVAILABLE, "draining"),
         };
         let problem = Self::new(status, code, refusal.to_string());
         match refusal {
-            Refusal::NobodyPublishing => problem.with(RETRY_AFTER, SOON),
+            Refusal::NobodyPublishing | Refusal::NotConnected => problem.with(RETRY_AFTER, SOON),
             Refusal::Full | Refusal::Draining | Refusal::SubjectFull => {
                 problem.with(RETRY_AFTER, LATER)
             }

@@ -152,6 +152,8 @@ counters! {
     ForwardDropDuplicate Counter "veilgate_forward_dropped_total" { reason = "duplicate" } "RTP packets not forwarded";
     ForwardDropMalformed Counter "veilgate_forward_dropped_total" { reason = "malformed" } "RTP packets not forwarded";
     ForwardDropAwaitKeyframe Counter "veilgate_forward_dropped_total" { reason = "await_keyframe" } "RTP packets not forwarded";
+    ForwardDropLayer Counter "veilgate_forward_dropped_total" { reason = "layer" } "RTP packets not forwarded";
+    ForwardDropPaused Counter "veilgate_forward_dropped_total" { reason = "paused" } "RTP packets not forwarded";
     ForwardDropRing Counter "veilgate_forward_dropped_total" { reason = "ring_full" } "RTP packets not forwarded";
     ForwardDropTooLarge Counter "veilgate_forward_dropped_total" { reason = "too_large" } "RTP packets not forwarded";
     ForwardDropLate Counter "veilgate_forward_dropped_total" { reason = "late" } "RTP packets not forwarded";

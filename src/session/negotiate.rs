@@ -4,7 +4,8 @@
 //! ones are rejected with port 0, and those in which nothing can flow are answered inactive, so
 //! that the bundle's tagged section stays valid. Every section taken shares one transport (BUNDLE, rtcp-mux), and
 //! has one codec in the answer: the first of the offer that passes through, with its RTX.
-//! Simulcast is not answered, so a client sends one encoding.
+//! A video that is offered with simulcast by rid (RFC 8853) is taken with all its layers, up to
+//! four; with no identification of them in its packets, with one.
 //!
 //! A client's codec parameters come back to that client only, and only those on a closed list
 //! with a closed form ([`typed`]): nothing one client wrote reaches another. Parameter sets in
@@ -85,22 +86,26 @@ pub fn publish(offer: &Offer) -> Result<(Vec<TrackSpec>, AnswerPlan), Refusal> {
         let ssrc = primary.map(|(ssrc, _)| ssrc).or_else(|| media.ssrcs.first().copied());
         let rtx_pt = media.rtx_of(offered.pt).filter(|pt| usable(*pt));
         let feedback = offered.feedback;
+        let rids = simulcast(kind, media, &extensions);
+        // Announced SSRCs do not say whose layer they are: packets do.
+        let announced = rids.is_empty();
         tracks.push(TrackSpec {
             kind,
             mid: media.mid.clone().unwrap_or_default(),
             codec: codec.clone(),
             pt: offered.pt,
             rtx_pt,
-            ssrc,
-            rtx_ssrc: primary.map(|(_, rtx)| rtx).filter(|_| rtx_pt.is_some()),
+            ssrc: ssrc.filter(|_| announced),
+            rtx_ssrc: primary.map(|(_, rtx)| rtx).filter(|_| announced && rtx_pt.is_some()),
             nack: feedback.nack,
             pli: feedback.pli,
             remb: feedback.remb && extensions.transport_cc.is_none(),
             extensions,
-            rids: Vec::new(),
+            rids: rids.clone(),
         });
         let codec = (offered, &codec, rtx_pt);
-        accept(section, media, Direction::RecvOnly, codec, answered).map(Some)
+        let accepted = accept(section, media, Direction::RecvOnly, codec, answered)?;
+        Ok(Some(Accepted { rids, ..accepted }))
     })?;
     if tracks.is_empty() {
         return Err(Refusal::NoCodec("the offer sends neither audio nor video".to_owned()));
@@ -156,6 +161,13 @@ pub fn play(
     }
     let plan = plan(offer, sections)?;
     Ok((PlaySpec { stream: Arc::clone(stream), cname, tracks }, plan))
+}
+
+/// The layers of a video, by rid; none where its packets could not say which they are of.
+fn simulcast(kind: MediaKind, media: &MediaSection, extensions: &Extensions) -> Vec<String> {
+    let told = extensions.mid.is_some() && extensions.rid.is_some();
+    let layered = kind == MediaKind::Video && told && media.rids.len() > 1;
+    if layered { media.rids.clone() } else { Vec::new() }
 }
 
 /// What does not depend on the codecs.
@@ -257,6 +269,7 @@ fn accept(
         rtcp_rsize: media.rtcp_rsize,
         codecs,
         extensions,
+        rids: Vec::new(),
         outgoing: None,
     })
 }
@@ -489,6 +502,8 @@ const MID: &str = "urn:ietf:params:rtp-hdrext:sdes:mid";
 const AUDIO_LEVEL: &str = "urn:ietf:params:rtp-hdrext:ssrc-audio-level";
 const VIDEO_ORIENTATION: &str = "urn:3gpp:video-orientation";
 const PLAYOUT_DELAY: &str = "http://www.webrtc.org/experiments/rtp-hdrext/playout-delay";
+const RID: &str = "urn:ietf:params:rtp-hdrext:sdes:rtp-stream-id";
+const REPAIRED_RID: &str = "urn:ietf:params:rtp-hdrext:sdes:repaired-rtp-stream-id";
 const TRANSPORT_CC: &str =
     "http://www.ietf.org/id/draft-holmer-rmcat-transport-wide-cc-extensions-01";
 /// Longest mid a one-byte header extension carries (RFC 8285 section 4.2), in bytes.
@@ -511,6 +526,8 @@ fn extensions(
             AUDIO_LEVEL => (&mut taken.audio_level, AUDIO_LEVEL),
             VIDEO_ORIENTATION => (&mut taken.video_orientation, VIDEO_ORIENTATION),
             PLAYOUT_DELAY => (&mut taken.playout_delay, PLAYOUT_DELAY),
+            RID if media.rids.len() > 1 => (&mut taken.rid, RID),
+            REPAIRED_RID if media.rids.len() > 1 => (&mut taken.repaired_rid, REPAIRED_RID),
             TRANSPORT_CC if feedback.transport_cc => (&mut taken.transport_cc, TRANSPORT_CC),
             _ => continue,
         };

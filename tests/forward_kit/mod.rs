@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use rand::SeedableRng;
 use rand::rngs::StdRng;
-use veilgate::forward::{MediaPacket, Publisher};
+use veilgate::forward::{LayerId, MediaPacket, Publisher};
 use veilgate::ids::StreamId;
 use veilgate::metrics::Counters;
 use veilgate::time::{Mono, Now, Unix};
@@ -91,6 +91,11 @@ pub fn stream_of(tracks: Vec<TrackSpec>) -> Arc<StreamSpec> {
 
 pub fn stream() -> Arc<StreamSpec> {
     stream_of(vec![audio_spec(), video_spec()])
+}
+
+/// The only layer of a track without simulcast.
+pub fn plain(track: u8) -> LayerId {
+    LayerId { track, layer: 0 }
 }
 
 pub fn play_track(track: u8, rtx: bool) -> PlayTrackSpec {

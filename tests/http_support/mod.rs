@@ -22,11 +22,12 @@ use veilgate::control::api::{Accepted, IceConfig, Principal, Refusal};
 use veilgate::control::revocation::{self, RevokeError, What};
 use veilgate::control::sealed::{Plane, Sealed};
 use veilgate::control::store::{Record, StoreError};
+use veilgate::forward::Wish;
 use veilgate::http::{Config, Gateway, router};
 use veilgate::ids::{RoomHash, StreamId, StreamName, SubjectHash};
 use veilgate::session::negotiate;
 use veilgate::time::{Mono, Now, Unix};
-use veilgate::wire::media::StreamSpec;
+use veilgate::wire::media::{MediaKind, StreamSpec};
 use veilgate::wire::sdp::Offer;
 
 pub(crate) const NOW: u64 = 1_800_000_000;
@@ -40,6 +41,7 @@ pub(crate) enum Call {
     Publish(String, Principal),
     Play(String, Principal),
     Close(String, Option<Principal>),
+    Steer(String, Option<Principal>, MediaKind, Wish),
     Mint(String, Option<String>, Class, Option<Duration>),
     Explain(String, Option<String>, Option<String>),
     Revoke(What, Option<String>, Option<Unix>, Option<Unix>),
@@ -145,6 +147,25 @@ impl Gateway for Fake {
     async fn close(&self, resource: &str, who: Option<&Principal>) -> Result<(), Refusal> {
         self.log(Call::Close(resource.to_owned(), who.cloned()))?;
         if resource == RESOURCE { Ok(()) } else { Err(Refusal::NotFound) }
+    }
+
+    fn steer(
+        &self,
+        resource: &str,
+        who: Option<&Principal>,
+        track: MediaKind,
+        wish: Wish,
+    ) -> Result<(), Refusal> {
+        self.log(Call::Steer(resource.to_owned(), who.cloned(), track, wish))?;
+        if resource == RESOURCE { Ok(()) } else { Err(Refusal::NotFound) }
+    }
+
+    fn layer_called(&self, _: &str, _: Option<&Principal>, rid: &str) -> Result<u8, Refusal> {
+        ["q", "h", "f"]
+            .iter()
+            .position(|known| *known == rid)
+            .map(|n| n as u8)
+            .ok_or(Refusal::NoLayer)
     }
 
     fn ice_config(&self, who: &Principal) -> Result<IceConfig, Refusal> {

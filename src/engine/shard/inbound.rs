@@ -290,8 +290,8 @@ impl Shard {
                     let Some(part) = playing.parts.get_mut(place) else { break };
                     wants.clear();
                     part.player.on_rtcp(self.now, rtcp, &mut wants, &mut self.counters);
-                    for track in &wants.keyframes {
-                        self.ask_keyframe(&part.stream, *track);
+                    for layer in &wants.keyframes {
+                        self.ask_keyframe(&part.stream, *layer);
                     }
                     self.retransmit(endpoint, place, &wants);
                 }

@@ -6,7 +6,7 @@ use super::{Endpoint, LocalStream, Role, Shard, Target};
 use crate::engine::mailbox::{Event, Message};
 use crate::engine::media::StreamShared;
 use crate::engine::parked::Blueprint;
-use crate::forward::Cache;
+use crate::forward::{Cache, RateMeter, Wish};
 use crate::ids::{AllocationHandle, Path, SessionId, StreamId};
 use crate::metrics::Id;
 use crate::session::Reason;
@@ -18,9 +18,12 @@ impl Shard {
     pub(super) fn on_message(&mut self, message: Message) {
         match message {
             Message::Close { session, ufrag, hops } => self.close(session, ufrag, hops),
-            Message::Keyframe { stream, track } => {
-                stream.wish_done(track);
-                self.request_keyframe(stream.spec.id, track);
+            Message::Steer { session, ufrag, hops, stream, track, wish } => {
+                self.steer((session, ufrag, hops), stream, track, wish);
+            }
+            Message::Keyframe { stream, layer } => {
+                stream.wish_done(layer);
+                self.request_keyframe(stream.spec.id, layer);
             }
             Message::Rehome { session, path, mapped, datagrams } => {
                 self.rehome(session, path, mapped, datagrams);
@@ -91,6 +94,7 @@ impl Shard {
             players: Vec::new(),
             publisher: None,
             caches: spec.tracks.iter().map(|t| Cache::new(t.kind)).collect(),
+            meters: spec.tracks.iter().map(RateMeter::new).collect(),
             clocks: vec![None; spec.tracks.len()],
         })
     }
@@ -149,6 +153,9 @@ impl Shard {
         if !endpoint.connected {
             return;
         }
+        if let Role::Play(playing) = &endpoint.role {
+            playing.congestion.on_move(came, &mut self.counters);
+        }
         let gauge = match endpoint.role {
             Role::Publish(_) => Id::SessionsPublishing,
             Role::Play(_) => Id::SessionsPlaying,
@@ -178,6 +185,36 @@ impl Shard {
         {
             // Not as an order: orders come first, and would keep the session from arriving.
             self.post(by, Message::Close { session, ufrag, hops: hops + 1 });
+        }
+    }
+
+    fn steer(
+        &mut self,
+        (session, ufrag, hops): (SessionId, String, u8),
+        stream: Option<StreamId>,
+        track: u8,
+        wish: Wish,
+    ) {
+        if let Some(index) = self.by_session.get(&session).copied() {
+            self.with_endpoint(index, |endpoint, _| {
+                let Role::Play(playing) = &mut endpoint.role else { return };
+                let part = match stream {
+                    Some(stream) => playing.part(stream),
+                    None => playing.parts.first_mut(),
+                };
+                if let Some(part) = part {
+                    part.player.set_wish(track, wish);
+                }
+            });
+            // It may want a keyframe now.
+            self.touch(index);
+            return;
+        }
+        // As in `close`.
+        if hops < MOST_HOPS
+            && let Some(by) = self.parts.parked.holder(&ufrag)
+        {
+            self.post(by, Message::Steer { session, ufrag, hops: hops + 1, stream, track, wish });
         }
     }
 

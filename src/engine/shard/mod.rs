@@ -36,7 +36,7 @@ use super::slabs::Slabs;
 use super::socket::Sockets;
 use super::streams::Streams;
 use super::sys::udp::{RECV_BATCH, RecvBatch};
-use crate::forward::{Cache, Wants};
+use crate::forward::{Cache, RateMeter, Wants};
 use crate::ids::{SessionId, ShardId, StreamId};
 use crate::metrics::{Counters, Hist, Id, Published};
 use crate::relay::{HEADROOM, Relay, TAILROOM};
@@ -83,6 +83,8 @@ struct LocalStream {
     players: Vec<usize>,
     publisher: Option<usize>,
     caches: Vec<Cache>,
+    /// What its tracks' layers take.
+    meters: Vec<RateMeter>,
     clocks: Vec<Option<crate::forward::Clock>>,
 }
 

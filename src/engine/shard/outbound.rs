@@ -9,7 +9,7 @@ use crate::engine::mailbox::{Event, Message};
 use crate::engine::media::{MediaBatch, StreamShared};
 use crate::engine::socket::Sockets;
 use crate::engine::streams::Streams;
-use crate::forward::{PacketHead, Wants};
+use crate::forward::{LayerId, PacketHead, Wants};
 use crate::ids::{Path, ShardId, StreamId};
 use crate::metrics::{Counters, Id};
 use crate::relay::{HEADROOM, Relay, Route};
@@ -87,10 +87,14 @@ impl Shard {
         }
         local.clocks.clone_from(&slab.clocks);
         for (head, range) in &slab.packets {
+            let track = usize::from(head.track);
             if let (Some(cache), Some(payload)) =
-                (local.caches.get_mut(usize::from(head.track)), slab.bytes.get(range.clone()))
+                (local.caches.get_mut(track), slab.bytes.get(range.clone()))
             {
                 cache.store(head, payload);
+            }
+            if let Some(meter) = local.meters.get_mut(track) {
+                meter.add(self.now.mono, head, range.len());
             }
         }
         // A copy in reused memory: a player that ends on the way takes itself off the list.
@@ -107,7 +111,7 @@ impl Shard {
         self.order = order;
     }
 
-    /// True when the endpoint's next timer may have become earlier.
+    /// True when the player has something new to ask for, or an earlier timer.
     fn play(&mut self, endpoint: &mut Endpoint, slab: &MediaBatch) -> bool {
         if !endpoint.connected {
             return false;
@@ -136,7 +140,7 @@ impl Shard {
                 Some(len)
             });
         }
-        earlier
+        earlier | player.take_asks()
     }
 
     /// Answers a player's NACKs from the caches of its stream.
@@ -160,8 +164,9 @@ impl Shard {
             relay: &mut self.parts.relay,
             now: now.mono,
         };
-        for (track, sequence) in &wants.nacks {
-            let cached = local.caches.get(usize::from(*track)).and_then(|c| c.load(*sequence));
+        for (LayerId { track, layer }, sequence) in &wants.nacks {
+            let cache = local.caches.get(usize::from(*track));
+            let cached = cache.and_then(|cache| cache.load(*layer, *sequence));
             let Some((head, payload)) = cached else {
                 out.counters.inc(Id::ForwardRetransmitMiss);
                 continue;
@@ -177,13 +182,13 @@ impl Shard {
     }
 
     /// Asks the publisher of a stream, wherever it is, for a keyframe.
-    pub(super) fn ask_keyframe(&mut self, stream: &Arc<StreamShared>, track: u8) {
+    pub(super) fn ask_keyframe(&mut self, stream: &Arc<StreamShared>, layer: LayerId) {
         match stream.publisher() {
-            Some(shard) if shard == self.parts.id => self.request_keyframe(stream.spec.id, track),
+            Some(shard) if shard == self.parts.id => self.request_keyframe(stream.spec.id, layer),
             Some(shard) => {
-                let message = Message::Keyframe { stream: Arc::clone(stream), track };
-                if stream.wish(track) && self.offer(shard, message).is_err() {
-                    stream.wish_done(track);
+                let message = Message::Keyframe { stream: Arc::clone(stream), layer };
+                if stream.wish(layer) && self.offer(shard, message).is_err() {
+                    stream.wish_done(layer);
                 }
             }
             // Not connected yet: the player asks again until a keyframe has come.
@@ -191,12 +196,12 @@ impl Shard {
         }
     }
 
-    pub(super) fn request_keyframe(&mut self, stream: StreamId, track: u8) {
+    pub(super) fn request_keyframe(&mut self, stream: StreamId, layer: LayerId) {
         let Some(index) = self.streams.get(&stream).and_then(|s| s.publisher) else { return };
         let now = self.now;
         self.with_endpoint(index, |endpoint, shard| {
             if let Role::Publish(publishing) = &mut endpoint.role {
-                publishing.publisher.request_keyframe(now, track, &mut shard.counters);
+                publishing.publisher.request_keyframe(now, layer, &mut shard.counters);
             }
         });
         self.touch(index);
@@ -275,9 +280,39 @@ impl Shard {
                 }
             }
             Role::Play(playing) => {
+                let Playing { parts, congestion } = &mut **playing;
+                let mut out = Out {
+                    egress: &mut self.egress,
+                    streams: &mut self.connections,
+                    counters: &mut self.counters,
+                    sockets: &self.parts.sockets,
+                    transaction: &mut self.transaction,
+                    relay: &mut self.parts.relay,
+                    now: now.mono,
+                };
+                let streams = &mut self.streams;
+                let rates = |stream, track: u8| {
+                    let meter = streams.get_mut(&stream)?.meters.get_mut(usize::from(track))?;
+                    Some(meter.rates(now.mono))
+                };
+                congestion.handle_timeout(now.mono, parts, rates, out.counters);
+                while congestion.wants_padding(now.mono, out.counters) {
+                    let sent = out.send(&route, |slot, counters| {
+                        let part = parts.iter_mut().find(|part| part.player.can_pad())?;
+                        part.player.offer_number(congestion.next_number());
+                        let len = part.player.write_padding(slot)?;
+                        let len = session.protect_rtp(slot, len, counters)?;
+                        congestion.on_sent(now.mono, len, part.player.took_number(), false);
+                        counters.add(Id::ForwardProbeBytes, len as u64);
+                        Some(len)
+                    });
+                    if !sent {
+                        congestion.cannot_pad();
+                    }
+                }
                 for Part { stream, player } in &mut playing.parts {
-                    for track in player.wants_keyframe() {
-                        self.ask_keyframe(stream, track);
+                    for layer in player.wants_keyframe() {
+                        self.ask_keyframe(stream, layer);
                     }
                     let Some(local) = self.streams.get(&stream.spec.id) else { continue };
                     let mut out = Out {

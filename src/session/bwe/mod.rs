@@ -89,6 +89,7 @@ pub struct Estimator {
     first_unheard: Option<Mono>,
     silence: Mono,
     remb: Option<u64>,
+    expects: bool,
     wanted: Option<f64>,
     can_probe: bool,
     first_probes: usize,
@@ -127,6 +128,7 @@ impl Estimator {
             first_unheard: None,
             silence: Mono::ZERO,
             remb: None,
+            expects: false,
             wanted: None,
             can_probe: true,
             first_probes: 0,
@@ -154,6 +156,7 @@ impl Estimator {
         self.prober.on_sent(now, size);
         self.sent.add(millis(now), u64::from(size));
         self.last_sent = Some(now);
+        self.expects = true;
         self.first_unheard.get_or_insert(now);
         if video && self.next_probe.is_none() {
             self.next_probe = Some(now);
@@ -254,6 +257,11 @@ impl Estimator {
         self.next_probe = Some(if success { now } else { now.plus(pause) });
     }
 
+    /// The player has agreed to send feedback: until there is some, the estimate is [`START`].
+    pub const fn expect_feedback(&mut self) {
+        self.expects = true;
+    }
+
     /// The player's own estimate, which counts as long as it sends no transport-wide feedback.
     pub fn on_remb(&mut self, bits: u64) {
         self.remb = Some(bits);
@@ -265,9 +273,14 @@ impl Estimator {
         match (self.heard, self.remb) {
             (Some(_), _) => Some(self.rate.bits() as u64),
             (None, Some(remb)) => Some(remb),
-            // Numbers go out, so an answer is to be expected.
-            (None, None) => self.last_sent.map(|_| self.rate.bits() as u64),
+            (None, None) => self.expects.then_some(self.rate.bits() as u64),
         }
+    }
+
+    /// Whether the path has shown how much is too much for it.
+    #[must_use]
+    pub const fn is_proven(&self) -> bool {
+        self.rate.decreased().is_some() || (self.heard.is_none() && self.remb.is_some())
     }
 
     /// Round trip with the player's delay of its feedback.

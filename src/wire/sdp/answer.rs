@@ -47,6 +47,8 @@ pub struct Accepted {
     pub codecs: Vec<AnsweredCodec>,
     /// Header extensions.
     pub extensions: Vec<AnsweredExtension>,
+    /// Simulcast layers we receive (RFC 8853), as offered.
+    pub rids: Vec<String>,
     /// What we send, if we do.
     pub outgoing: Option<Outgoing>,
 }
@@ -169,6 +171,12 @@ impl Accepted {
                 write!(out, "/{}", direction.name())?;
             }
             write!(out, " {}\r\n", extension.uri)?;
+        }
+        for rid in &self.rids {
+            write!(out, "a=rid:{rid} recv\r\n")?;
+        }
+        if !self.rids.is_empty() {
+            write!(out, "a=simulcast:recv {}\r\n", self.rids.join(";"))?;
         }
         if let Some(outgoing) = &self.outgoing {
             outgoing.write(out, index)?;

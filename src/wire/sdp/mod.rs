@@ -31,6 +31,10 @@ pub const MAX_MID: usize = 64;
 pub const MAX_FINGERPRINTS: usize = 8;
 /// Most SSRCs, SSRC groups and header extensions kept of a section, each.
 pub const MAX_PER_SECTION: usize = 64;
+/// Most simulcast layers of a section, and the longest rid a one-byte header extension carries.
+pub const MAX_RIDS: usize = 4;
+/// See [`MAX_RIDS`]; bytes.
+pub const MAX_RID: usize = 16;
 /// Most `a=fmtp` parameters kept of a codec.
 pub const MAX_PARAMETERS: usize = 32;
 /// Longest `a=fmtp` value kept, in bytes.
