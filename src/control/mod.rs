@@ -5,6 +5,7 @@
 
 pub mod api;
 mod directory;
+mod estimate;
 pub mod revocation;
 pub mod sealed;
 mod steer;
