@@ -18,8 +18,8 @@ const MAX_STEP: u64 = 1 << 14;
 /// receiver's own requests.
 const START_WITHOUT_KEYFRAME: Duration = Duration::from_secs(2);
 /// A layer is gone when it was silent for this long while others sent so many pictures.
-const SILENT: Duration = Duration::from_millis(700);
-const SILENT_PICTURES: u8 = 8;
+const SILENT: Duration = Duration::from_millis(500);
+const SILENT_PICTURES: u8 = 5;
 
 /// What becomes of a packet.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
