@@ -30,7 +30,7 @@ fn chromium_publishes_and_two_chromium_and_one_firefox_watch() {
         m.sum("veilgate_session_sessions", &["role=\"player\""]) >= 3.0
     });
     // Each player's path has an estimate, and bursts have found more than the start.
-    let estimated = gateway.metrics_when("paths are estimated", |m| {
+    gateway.metrics_when("paths are estimated", |m| {
         m.sum("veilgate_forward_estimates", &[]) == 3.0
             && m.sum("veilgate_forward_estimate_bits_per_second", &[]) > 4_500_000.0
     });

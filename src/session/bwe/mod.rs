@@ -343,7 +343,7 @@ impl Estimator {
             return;
         }
         self.probes += 1;
-        self.prober.start(now, wanted, self.delay.jitter());
+        self.prober.start(now, wanted, rate, self.delay.jitter());
     }
 
     /// Does what time alone brings about.

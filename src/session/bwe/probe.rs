@@ -9,6 +9,8 @@ use crate::time::Mono;
 /// Length of a burst on a path without jitter, and on any, ms.
 const SHORTEST: f64 = 20.0;
 const LONGEST: f64 = 120.0;
+/// What a burst may pile up on a path that is just as fast as estimated, ms.
+const MOST_QUEUE: f64 = 150.0;
 /// A burst is this much longer than jitter.
 const JITTERS: f64 = 6.0;
 const LEAST_PACKETS: u32 = 8;
@@ -68,10 +70,11 @@ impl Prober {
         self.burst.is_some()
     }
 
-    /// Starts a burst at `bits` per second.
-    pub(super) fn start(&mut self, now: Mono, bits: f64, jitter: f64) {
+    /// Starts a burst at `bits` per second on a path that is taken to carry `rate`.
+    pub(super) fn start(&mut self, now: Mono, bits: f64, rate: f64, jitter: f64) {
         self.last_id = self.last_id.checked_add(1).unwrap_or(1);
-        let length = (JITTERS * jitter).clamp(SHORTEST, LONGEST);
+        let most = (MOST_QUEUE * rate / (bits - rate).max(1.0)).max(SHORTEST);
+        let length = (JITTERS * jitter).clamp(SHORTEST, LONGEST).min(most);
         self.burst = Some(Burst {
             id: self.last_id,
             bits: bits.min(rate::MOST),
