@@ -356,7 +356,8 @@ fn rids_route_and_lying_ones_are_counted_drops() {
     assert!(scene.arrive(at(2), &packet(7, 3, h)).is_none());
     assert_eq!(unknown(&scene), 5);
     // RTX by its repaired rid.
-    let again = rtp((97, 9, 1, 1000), &[(MID, b"1"), (REPAIRED, b"h")], &[&[0, 0], PAYLOAD].concat());
+    let again =
+        rtp((97, 9, 1, 1000), &[(MID, b"1"), (REPAIRED, b"h")], &[&[0, 0], PAYLOAD].concat());
     let recovered = scene.arrive(at(3), &again).expect("taken");
     assert_eq!(recovered.layer, 1);
     // SSRCs of one layer are bounded, and do not take another's room.

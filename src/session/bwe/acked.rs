@@ -41,16 +41,24 @@ impl Meter {
 
     /// Bits per second up to `at`, of whole buckets; `None` before there are some.
     pub(super) fn rate(&mut self, at: f64) -> Option<f64> {
+        self.over(at, BUCKETS as i64 - 1)
+    }
+
+    /// The same over half of that time.
+    pub(super) fn recent(&mut self, at: f64) -> Option<f64> {
+        self.over(at, BUCKETS as i64 / 2)
+    }
+
+    fn over(&mut self, at: f64, most: i64) -> Option<f64> {
         let first = self.first?;
         let bucket = (at / BUCKET).floor() as i64;
         self.advance(bucket);
-        let known = (self.newest - first).min(BUCKETS as i64 - 1);
+        let known = (self.newest - first).min(most);
         if known < 3 {
             return None;
         }
-        let open = self.newest.rem_euclid(BUCKETS as i64) as usize;
-        let all = self.bytes.iter().enumerate().filter(|(place, _)| *place != open);
-        let bytes: u64 = all.map(|(_, bytes)| bytes).sum();
+        let places = (self.newest - known..self.newest).map(|n| n.rem_euclid(BUCKETS as i64));
+        let bytes: u64 = places.filter_map(|place| self.bytes.get(place as usize)).sum();
         Some(bytes as f64 * 8_000.0 / (known as f64 * BUCKET))
     }
 }

@@ -42,7 +42,7 @@ const LEAST_PROBE: f64 = 1_500_000.0;
 /// A burst that brought this share of what it asked for found the room.
 const SUCCESS: f64 = 0.85;
 /// A burst that found less than this share of the estimate speaks against it.
-const DISPROVED: f64 = 0.75;
+const DISPROVED: f64 = 0.85;
 /// Sent for so long without a word of any packet, the path is taken to be stuck.
 const SILENCE: Duration = Duration::from_millis(1_500);
 const SILENCE_STEP: Duration = Duration::from_millis(500);
@@ -220,6 +220,7 @@ impl Estimator {
             now: at,
             usage: self.delay.usage(),
             acked: self.acked.rate(self.newest).map(|acked| acked / kept),
+            recent: self.acked.recent(self.newest).map(|acked| acked / kept),
             sent: self.sent.rate(at),
             rtt: self.rtt,
             lossy: self.loss.is_congested(),
@@ -249,7 +250,7 @@ impl Estimator {
             self.disproof = None;
         }
         if self.delay.usage() != Usage::Over {
-            self.rate.on_probe(millis(now), found.bits);
+            self.rate.on_probe(millis(now), found.bits, !success);
         }
         let pause = PROBE_EVERY[usize::from(self.probe_failed && !success)];
         self.probe_failed = !success;

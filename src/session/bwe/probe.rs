@@ -39,13 +39,13 @@ struct Burst {
     packets: u32,
     first: Option<Mono>,
     last: Mono,
-    last_size: u64,
     sending: bool,
     acked: u64,
     lost: u64,
     arrived: u32,
-    /// Of arrival (ms) over sending (ms), both since the first.
-    sums: [f64; 5],
+    /// Bytes sent over sending (ms), and arrival (ms) over sending, all since the first.
+    out: Line,
+    spread: Line,
     origin: f64,
 }
 
@@ -84,12 +84,12 @@ impl Prober {
             packets: 0,
             first: None,
             last: now,
-            last_size: 0,
             sending: true,
             acked: 0,
             lost: 0,
             arrived: 0,
-            sums: [0.0; 5],
+            out: Line::default(),
+            spread: Line::default(),
             origin: 0.0,
         });
     }
@@ -112,9 +112,9 @@ impl Prober {
 
     pub(super) fn on_sent(&mut self, now: Mono, size: u16) {
         if let Some(burst) = self.burst.as_mut().filter(|burst| burst.sending) {
-            burst.first.get_or_insert(now);
+            let first = *burst.first.get_or_insert(now);
             burst.last = now;
-            burst.last_size = u64::from(size);
+            burst.out.add(now.since(first).as_secs_f64() * 1e3, burst.sent as f64);
             burst.sent += u64::from(size);
             burst.packets += 1;
         }
@@ -137,9 +137,7 @@ impl Prober {
         burst.acked += u64::from(packet.size);
         let x = sent.since(first).as_secs_f64() * 1e3;
         let y = arrival - burst.origin;
-        for (sum, value) in burst.sums.iter_mut().zip([1.0, x, y, x * x, x * y]) {
-            *sum += value;
-        }
+        burst.spread.add(x, y);
     }
 
     /// A marked packet is reported lost.
@@ -172,6 +170,26 @@ impl Prober {
     }
 }
 
+/// Least squares of a line.
+#[derive(Clone, Copy, Debug, Default)]
+struct Line {
+    sums: [f64; 5],
+}
+
+impl Line {
+    fn add(&mut self, x: f64, y: f64) {
+        for (sum, value) in self.sums.iter_mut().zip([1.0, x, y, x * x, x * y]) {
+            *sum += value;
+        }
+    }
+
+    fn slope(&self) -> Option<f64> {
+        let [n, x, y, xx, xy] = self.sums;
+        let below = n * xx - x * x;
+        (below > 0.0).then(|| (n * xy - x * y) / below)
+    }
+}
+
 impl Burst {
     fn found(&self) -> Option<Found> {
         let span = self.last.since(self.first?).as_secs_f64();
@@ -180,13 +198,11 @@ impl Burst {
         if span < 0.005 || known < LEAST_ACKED {
             return None;
         }
-        let out = self.sent.saturating_sub(self.last_size) as f64 * 8.0 / span;
-        let [n, x, y, xx, xy] = self.sums;
-        let below = n * xx - x * x;
-        if n < f64::from(LEAST_PACKETS) * LEAST_ACKED || below <= 0.0 {
+        if f64::from(self.arrived) < f64::from(LEAST_PACKETS) * LEAST_ACKED {
             return None;
         }
-        let spread = (n * xy - x * y) / below;
+        let out = self.out.slope()? * 8_000.0;
+        let spread = self.spread.slope()?;
         // A lone loss is the path's way; a fifth of a burst is a full queue.
         let arrives = if share < 0.8 { share } else { 1.0 };
         let bits = if spread > SPREAD { SHARE * out / spread } else { out } * arrives;

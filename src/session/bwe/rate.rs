@@ -14,6 +14,8 @@ const UP: f64 = 1.08;
 /// Without probes the rate goes no further above what arrives than this.
 const BEYOND: f64 = 1.5;
 const BEYOND_BITS: f64 = 10_000.0;
+/// Nor further above what a burst found to be the limit than this, until more arrives.
+const CEILING: f64 = 1.15;
 /// While little is sent, what is sent and arrives in full is no overuse by itself; and one reaction
 /// takes no more than this.
 const LIMITED_DOWN: f64 = 0.85;
@@ -50,6 +52,9 @@ pub(super) struct Seen {
     pub(super) usage: Usage,
     /// What arrives.
     pub(super) acked: Option<f64>,
+    /// The same over a shorter time: what the path carries when a queue grows, while what was sent
+    /// before may have been less.
+    pub(super) recent: Option<f64>,
     /// What is sent.
     pub(super) sent: Option<f64>,
     pub(super) rtt: f64,
@@ -65,11 +70,20 @@ pub(super) struct Rate {
     capacity: Capacity,
     changed: Option<f64>,
     decreased: Option<f64>,
+    /// What a burst found to be the limit.
+    ceiling: Option<f64>,
 }
 
 impl Rate {
     pub(super) fn new(bits: f64) -> Self {
-        Self { bits, holding: true, capacity: Capacity::default(), changed: None, decreased: None }
+        Self {
+            bits,
+            holding: true,
+            capacity: Capacity::default(),
+            changed: None,
+            decreased: None,
+            ceiling: None,
+        }
     }
 
     pub(super) const fn bits(&self) -> f64 {
@@ -102,6 +116,7 @@ impl Rate {
     fn decrease(&mut self, seen: &Seen) {
         self.holding = true;
         let Some(acked) = seen.acked else { return };
+        let acked = acked.max(seen.recent.unwrap_or_default());
         let soon = seen.rtt.clamp(10.0, 200.0);
         let again = self.decreased.is_none_or(|at| seen.now - at >= soon);
         if !again && acked >= 0.5 * self.bits {
@@ -132,7 +147,10 @@ impl Rate {
         if self.capacity.reach().is_some_and(|(_, high)| acked / 1e3 > high) {
             self.capacity = Capacity::default();
         }
-        let limit = BEYOND * acked + BEYOND_BITS;
+        if self.ceiling.is_some_and(|ceiling| acked > CEILING * ceiling) {
+            self.ceiling = None;
+        }
+        let limit = (BEYOND * acked + BEYOND_BITS).min(self.ceiling.unwrap_or(MOST));
         if self.bits >= limit || seen.lossy {
             return;
         }
@@ -144,8 +162,9 @@ impl Rate {
         self.set(grown.min(limit));
     }
 
-    /// A probe found so much room.
-    pub(super) fn on_probe(&mut self, now: f64, bits: f64) {
+    /// A probe found so much room. `full`: and that there is no more.
+    pub(super) fn on_probe(&mut self, now: f64, bits: f64, full: bool) {
+        self.ceiling = full.then_some(CEILING * bits);
         if bits > self.bits {
             if self.capacity.reach().is_some_and(|(_, high)| bits / 1e3 > high) {
                 self.capacity = Capacity::default();
