@@ -88,6 +88,8 @@ pub struct PacketHead {
     pub spatial: u8,
     /// Temporal layer within the encoding.
     pub temporal: u8,
+    /// The last packet of its spatial layer's frame, where that is told.
+    pub ends: bool,
     /// A receiver of only the temporal layers below may take this one from here on.
     pub sync: bool,
     /// The layer's own extended sequence; never the same for two payloads.

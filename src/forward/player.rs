@@ -7,7 +7,7 @@ use rand::rngs::StdRng;
 
 use crate::metrics::{Counters, Id};
 use crate::time::{Mono, Now, Unix};
-use crate::wire::media::{MediaKind, PlaySpec, PlayTrackSpec};
+use crate::wire::media::{CodecName, MediaKind, PlaySpec, PlayTrackSpec};
 use crate::wire::rtcp::{self, Packet, ReportBlock, SenderInfo};
 
 use super::choice::{Target, TrackRates, Wish};
@@ -83,7 +83,7 @@ pub struct Player {
 struct PlayTrack {
     spec: PlayTrackSpec,
     kind: MediaKind,
-    clock_rate: u32,
+    codec: CodecName,
     selector: Selector,
     rtx_sequence: u16,
     repeat_budget: usize,
@@ -106,7 +106,7 @@ impl Player {
             let first = rng.random_range(0..FIRST_SEQUENCE);
             Some(PlayTrack {
                 kind: source.kind,
-                clock_rate: source.codec.name.clock_rate(),
+                codec: source.codec.name,
                 selector: Selector::new(source, first, rng.random(), now.mono),
                 rtx_sequence: rng.random_range(0..FIRST_SEQUENCE as u16),
                 repeat_budget: REPEAT_BURST,
@@ -224,7 +224,8 @@ impl Player {
         };
         let mut numbers = track.plain(head, &taken);
         numbers.transport = track.spec.extensions.transport_cc.and(self.transport);
-        let Some(len) = rewrite::write(&track.spec, numbers, &taken.edit, head, payload, slot)
+        let Some(len) =
+            rewrite::write(&track.spec, numbers, (track.codec, &taken.edit), head, payload, slot)
         else {
             counters.inc(Id::ForwardDropTooLarge);
             return None;
@@ -276,7 +277,8 @@ impl Player {
             counters.inc(Id::ForwardRetransmitLimited);
             return None;
         }
-        let len = rewrite::write(&track.spec, numbers, &taken.edit, head, payload, slot)?;
+        let len =
+            rewrite::write(&track.spec, numbers, (track.codec, &taken.edit), head, payload, slot)?;
         if numbers.transport.is_some() {
             self.transport = None;
         }
@@ -446,7 +448,7 @@ impl PlayTrack {
     fn sender_info(&self, now: Unix, clock: &Clock) -> SenderInfo {
         SenderInfo {
             ntp: now.as_ntp(),
-            rtp: clock.rtp_at(now, self.clock_rate),
+            rtp: clock.rtp_at(now, self.codec.clock_rate()),
             packets: self.stats.packets as u32,
             octets: self.stats.octets as u32,
         }

@@ -125,6 +125,7 @@ impl Publisher {
             spatial: place.spatial,
             temporal: place.temporal,
             sync: place.sync,
+            ends: place.ends,
             sequence: placed.sequence,
             timestamp: placed.timestamp,
             align: track.align,

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use crate::wire::media::PlayTrackSpec;
+use crate::wire::media::{CodecName, PlayTrackSpec};
 use crate::wire::rtp::Header;
 
 use super::PacketHead;
@@ -27,7 +27,7 @@ pub(crate) struct Numbers {
 pub(crate) fn write(
     spec: &PlayTrackSpec,
     numbers: Numbers,
-    edit: &Edit,
+    (codec, edit): (CodecName, &Edit),
     head: &PacketHead,
     payload: &[u8],
     slot: &mut [u8],
@@ -37,7 +37,7 @@ pub(crate) fn write(
     let payload = if empty { &[] } else { payload };
     let header = Header {
         payload_type: numbers.payload_type,
-        marker: head.marker && !empty,
+        marker: !empty && (head.marker || edit.ends_picture(head)),
         sequence: numbers.sequence,
         timestamp: numbers.timestamp,
         ssrc: numbers.ssrc,
@@ -61,7 +61,7 @@ pub(crate) fn write(
     let copy = slot.get_mut(len..len + payload.len())?;
     copy.copy_from_slice(payload);
     if edit.shifts != Shifts::default() {
-        edit.shifts.apply(copy);
+        edit.shifts.apply(codec, copy);
     }
     Some(len + payload.len())
 }

@@ -27,6 +27,11 @@ impl Edit {
     pub(crate) const fn passes(&self, head: &PacketHead) -> bool {
         head.spatial <= self.spatial && head.temporal <= self.temporal
     }
+
+    /// Whether with this packet the picture ends for whoever gets no higher spatial layer.
+    pub(crate) const fn ends_picture(&self, head: &PacketHead) -> bool {
+        head.ends && head.spatial == self.spatial
+    }
 }
 
 /// Consecutive sequences of one layer.

@@ -8,7 +8,7 @@ use crate::wire::media::{CodecName, MediaKind, TrackSpec};
 
 use super::choice::{Target, Wish};
 use super::clock::Clock;
-use super::descriptor::{Shifts, Vp8};
+use super::descriptor::{self, Numbers, Shifts};
 use super::runs::{Edit, Runs};
 use super::{MAX_LAYERS, PacketHead};
 
@@ -57,6 +57,8 @@ pub(crate) struct Selector {
     /// Of both; `None`: nothing is sent.
     limit: Option<Target>,
     heard: [Heard; MAX_LAYERS],
+    /// The highest spatial layer that came since the last keyframe.
+    top: u8,
     /// The layer to be sent, from its next keyframe.
     goal: u8,
     /// Packets of the current run's layer are sent.
@@ -76,7 +78,7 @@ pub(crate) struct Selector {
     align: u32,
     timestamp: u32,
     sent: Mono,
-    numbers: Vp8,
+    numbers: Numbers,
 }
 
 impl Selector {
@@ -91,6 +93,7 @@ impl Selector {
             target: Some(Target::BEST),
             limit: Some(Target::BEST),
             heard: [Heard::default(); MAX_LAYERS],
+            top: 0,
             goal: source.rids.len().clamp(1, MAX_LAYERS) as u8 - 1,
             sending: false,
             wants_keyframe: false,
@@ -103,7 +106,7 @@ impl Selector {
             align: 0,
             timestamp: 0,
             sent: now,
-            numbers: Vp8::default(),
+            numbers: Numbers::default(),
         }
     }
 
@@ -121,6 +124,11 @@ impl Selector {
         self.set_limit();
     }
 
+    /// The spatial layer that a keyframe would bring, at most. Of simulcast each layer has one.
+    fn spatial(&self, limit: Target) -> u8 {
+        if self.layers > 1 { u8::MAX } else { limit.spatial }
+    }
+
     fn set_limit(&mut self) {
         let limit = self.wish.limit(self.target);
         if limit == self.limit {
@@ -132,6 +140,7 @@ impl Selector {
             self.since = None;
         }
         self.set_goal(self.sent);
+        self.asks |= self.wanted().is_some();
     }
 
     /// The layer whose packets are sent.
@@ -141,8 +150,10 @@ impl Selector {
 
     /// The layer that a keyframe is wanted of.
     pub(crate) fn wanted(&self) -> Option<u8> {
-        let wants = self.wants_keyframe || self.current() != Some(self.goal);
-        (self.kind == MediaKind::Video && self.limit.is_some() && wants).then_some(self.goal)
+        let limit = self.limit.filter(|_| self.kind == MediaKind::Video)?;
+        let higher = self.spatial(limit).min(self.top) > self.edit.spatial;
+        let wants = self.wants_keyframe || self.current() != Some(self.goal) || higher;
+        wants.then_some(self.goal)
     }
 
     /// True once for each new wish for a keyframe.
@@ -166,6 +177,10 @@ impl Selector {
 
     /// Notes which layers live.
     fn hear(&mut self, now: Mono, head: &PacketHead) {
+        if head.spatial > self.top && head.spatial < MAX_LAYERS as u8 {
+            self.top = head.spatial;
+            self.asks |= self.wanted().is_some();
+        }
         if self.layers == 1 {
             return;
         }
@@ -195,23 +210,18 @@ impl Selector {
         }
         let Some(limit) = self.limit else { return Err(Id::ForwardDropPaused) };
         let number = if self.current() == Some(head.layer) {
-            self.go_on(head, limit)?
+            self.go_on(now, head, payload, limit)?
         } else {
             self.start(now, head, payload, limit)?
         };
         if head.keyframe {
             self.wants_keyframe = false;
+            self.top = head.spatial;
         }
-        self.align = head.align;
-        self.timestamp = head.timestamp.wrapping_add(self.edit.timestamp);
-        self.sent = now;
+        self.note_time(now, head);
         if self.picture != Some(head.timestamp) {
             self.picture = Some(head.timestamp);
-            if self.codec == CodecName::Vp8
-                && let Some(vp8) = Vp8::parse(payload)
-            {
-                self.numbers = vp8.shifted(self.edit.shifts);
-            }
+            self.note_numbers(payload);
         }
         Ok(Taken { number, edit: self.edit })
     }
@@ -228,13 +238,23 @@ impl Selector {
     }
 
     /// The next packet of the layer that is sent.
-    fn go_on(&mut self, head: &PacketHead, limit: Target) -> Result<u64, Id> {
+    fn go_on(
+        &mut self,
+        now: Mono,
+        head: &PacketHead,
+        payload: &[u8],
+        limit: Target,
+    ) -> Result<u64, Id> {
         let last = self.runs.current().map_or(0, |run| run.last);
         let before = self.edit;
         let begins = self.picture != Some(head.timestamp);
         if begins {
             let edit = &mut self.edit;
             let next = edit.temporal.saturating_add(1);
+            let spatial = if self.layers > 1 { u8::MAX } else { limit.spatial };
+            if head.keyframe || spatial < edit.spatial {
+                edit.spatial = spatial;
+            }
             if head.keyframe || limit.temporal < edit.temporal {
                 edit.temporal = limit.temporal;
             } else if head.sync && head.temporal == next && next <= limit.temporal {
@@ -246,16 +266,42 @@ impl Selector {
             self.wants_keyframe = self.kind == MediaKind::Video;
             return Ok(self.runs.open(head.layer, head.sequence, self.edit, 1));
         }
+        // What is missing may be of this picture or of one before, of which a part was left out: it
+        // keeps numbers, and is sent where both then and now it would have been.
+        let gap = Edit {
+            spatial: before.spatial.min(self.edit.spatial),
+            temporal: before.temporal.min(self.edit.temporal),
+            ..before
+        };
         if self.edit.passes(head) {
+            if head.sequence > last + 1 {
+                self.runs.send(head.sequence - 1, gap);
+            }
             return Ok(self.runs.send(head.sequence, self.edit));
         }
         if begins {
             self.picture = Some(head.timestamp);
-            // The numbers of pictures stay without gaps.
-            self.edit.shifts.picture = self.edit.shifts.picture.wrapping_sub(1);
+            // The numbers of VP8's pictures stay without gaps; VP9's tell of the layers left out.
+            if self.codec == CodecName::Vp8 {
+                self.edit.shifts.picture = self.edit.shifts.picture.wrapping_sub(1);
+            }
+            // What is missing before it has at most the number before its own.
+            self.note_numbers(payload);
         }
-        self.runs.skip(head.sequence, before);
+        self.note_time(now, head);
+        self.runs.skip(head.sequence, gap);
         Err(Id::ForwardDropLayer)
+    }
+
+    fn note_time(&mut self, now: Mono, head: &PacketHead) {
+        self.align = head.align;
+        self.timestamp = head.timestamp.wrapping_add(self.edit.timestamp);
+        self.sent = now;
+    }
+
+    fn note_numbers(&mut self, payload: &[u8]) {
+        let numbers = descriptor::numbers(self.codec, payload, self.edit.shifts);
+        self.numbers = numbers.unwrap_or(self.numbers);
     }
 
     /// A packet of a layer that is not sent: with it begins what is to be sent, or it is left out.
@@ -286,7 +332,7 @@ impl Selector {
             None => Edit { timestamp: head.align.wrapping_add(self.base), ..Edit::default() },
             Some(before) => self.continued(now, head, payload, before == head.layer),
         };
-        self.edit = Edit { spatial: u8::MAX, temporal: limit.temporal, ..edit };
+        self.edit = Edit { spatial: self.spatial(limit), temporal: limit.temporal, ..edit };
         self.sending = true;
         self.since = None;
         self.picture = None;
@@ -313,12 +359,10 @@ impl Selector {
         let step = (wanted.wrapping_sub(self.timestamp) as i32).max((rate / 1_000) as i32);
         let timestamp = self.timestamp.wrapping_add(step as u32);
         edit.timestamp = timestamp.wrapping_sub(head.timestamp);
-        if self.codec == CodecName::Vp8
-            && let Some(vp8) = Vp8::parse(payload)
-        {
-            let picture = self.numbers.picture.zip(vp8.picture);
-            let tl0 = self.numbers.tl0.zip(vp8.tl0);
-            let key = self.numbers.key.zip(vp8.key);
+        if let Some(own) = descriptor::numbers(self.codec, payload, Shifts::default()) {
+            let picture = self.numbers.picture.zip(own.picture);
+            let tl0 = self.numbers.tl0.zip(own.tl0);
+            let key = self.numbers.key.zip(own.key);
             edit.shifts = Shifts {
                 picture: picture.map_or(0, |(last, own)| last.wrapping_add(1).wrapping_sub(own)),
                 tl0: tl0.map_or(0, |(last, own)| last.wrapping_add(1).wrapping_sub(own)),

@@ -107,10 +107,12 @@ impl Encoder {
         Self {
             layer,
             sequence: seed.wrapping_mul(7919).wrapping_add(u16::from(layer) * 1000),
-            timestamp: u32::from(seed) * 77_777 + u32::from(layer) * 1_234_567,
+            timestamp: u32::from(seed)
+                .wrapping_mul(77_777)
+                .wrapping_add(u32::from(layer) * 1_234_567),
             pictures: 0,
             since_key: 0,
-            picture_id: seed.wrapping_mul(31) + u16::from(layer) * 5_000,
+            picture_id: seed.wrapping_mul(31).wrapping_add(u16::from(layer) * 5_000),
             tl0: (seed as u8).wrapping_mul(3).wrapping_add(layer),
             key: layer * 3,
             wants_key: true,

@@ -114,8 +114,11 @@ function prepare({ name, token, encodings, codec, video }) {
       const { link, video, frames } = players[number];
       const reports = [...(await link.getStats()).values()];
       const inbound = reports.find((r) => r.type === 'inbound-rtp' && r.kind === 'video') ?? {};
-      const shown = frames.map(([at]) => at).filter((at) => at >= from);
-      const gaps = shown.slice(1).map((at, i) => at - shown[i]);
+      const times = frames.map(([at]) => at);
+      const first = times.findIndex((at) => at >= from);
+      const shown = first < 0 ? [] : times.slice(first);
+      // With the wait for the first of them.
+      const gaps = shown.map((at, i) => at - times[Math.max(0, first + i - 1)]);
       return {
         width: video.videoWidth,
         framesDecoded: inbound.framesDecoded,
