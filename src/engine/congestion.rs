@@ -11,7 +11,6 @@ use crate::ids::StreamId;
 use crate::metrics::{Counters, Id};
 use crate::session::bwe::Estimator;
 use crate::time::Mono;
-use crate::wire::media::MediaKind;
 use crate::wire::rtcp::{Compound, Packet};
 
 /// Tracks share anew so often while something is sent or held back.
@@ -152,7 +151,9 @@ impl Congestion {
                 }
             }
         }
-        let proven = self.estimator.is_proven();
+        // Without padding nobody would find out that a paused track fits again.
+        let can_pad = parts.iter().any(|part| part.player.can_pad());
+        let proven = can_pad && self.estimator.is_proven();
         let outcome = self.allocator.allocate(now, estimate, proven, &self.asks);
         for share in self.allocator.shares() {
             let part = parts.iter_mut().find(|part| part.stream.spec.id.0 == share.key.0);
@@ -163,10 +164,7 @@ impl Congestion {
         counters.add(Id::ForwardLayerUp, outcome.ups);
         counters.add(Id::ForwardLayerDown, outcome.downs);
         self.estimator.set_wanted(outcome.wanted);
-        let video = |ask: &Ask| ask.kind == MediaKind::Video;
-        self.estimator.set_can_probe(
-            parts.iter().any(|part| part.player.can_pad()) && self.asks.iter().any(video),
-        );
+        self.estimator.set_can_probe(can_pad);
         outcome.wanted
     }
 

@@ -47,6 +47,8 @@ const DISPROVED: f64 = 0.85;
 const SILENCE: Duration = Duration::from_millis(1_500);
 const SILENCE_STEP: Duration = Duration::from_millis(500);
 const SILENCE_FACTOR: f64 = 0.7;
+/// But not to less than this share of what it carried.
+const SILENCE_LEAST: f64 = 0.4;
 /// More is no chance.
 const MOST_CHANCE: f64 = 0.1;
 /// Most packets of one message that are sorted and looked at.
@@ -83,6 +85,8 @@ pub struct Estimator {
     newest: f64,
     rtt: f64,
     heard: Option<Mono>,
+    /// The estimate then.
+    carried: f64,
     /// When the newest packet was sent of which there is news.
     latest: Mono,
     last_sent: Option<Mono>,
@@ -123,6 +127,7 @@ impl Estimator {
             newest: 0.0,
             rtt: 200.0,
             heard: None,
+            carried: 0.0,
             latest: Mono::ZERO,
             last_sent: None,
             first_unheard: None,
@@ -191,6 +196,7 @@ impl Estimator {
         self.loss.add(arrived, lost, taken_back);
         if let Some(latest) = latest {
             self.heard = Some(now);
+            self.carried = self.rate.bits();
             self.latest = self.latest.max(latest);
             self.first_unheard = None;
             self.rtt += (now.since(latest).as_secs_f64() * 1e3 - self.rtt) / 8.0;
@@ -358,7 +364,9 @@ impl Estimator {
                 self.first_unheard = None;
             } else if self.heard.is_some() && now.since(self.silence) >= SILENCE_STEP {
                 self.silence = now;
-                self.rate.on_loss(millis(now), SILENCE_FACTOR);
+                if self.rate.bits() > SILENCE_LEAST * self.carried {
+                    self.rate.on_loss(millis(now), SILENCE_FACTOR);
+                }
             }
         }
     }
