@@ -81,6 +81,14 @@ fn three_players_get_the_layer_they_wish_and_change_it_without_a_freeze() {
 }
 
 #[test]
+fn simulcast_of_firefox_is_taken_like_that_of_chromium() {
+    let gateway = Gateway::start(2);
+    let mut plan = plan(&gateway, &simulcast(), &pinned_then_moving());
+    plan["browser"] = json!("firefox");
+    three_sizes_and_no_freeze(&Tool::node(&gateway, "simulcast.mjs", &plan).result());
+}
+
+#[test]
 fn spatial_layers_of_vp9_are_chosen_like_those_of_simulcast() {
     let gateway = Gateway::start(2);
     let encodings = json!([{ "scalabilityMode": "L3T3_KEY", "maxBitrate": 1_000_000 }]);

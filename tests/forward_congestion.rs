@@ -280,7 +280,7 @@ impl Seat {
             let ((at, _), packet) = entry.remove_entry();
             self.browser.take(at, packet, video);
         }
-        if time % 100 == 0 {
+        if time.is_multiple_of(100) {
             let mut out = [0; 1_200];
             let mut writer = Writer::new(&mut out);
             self.browser.report(&mut writer, video);
@@ -350,12 +350,12 @@ impl World {
 
     fn publish(&mut self, time: u64) {
         let mut packets = Vec::new();
-        if time % 40 == 0 {
+        if time.is_multiple_of(40) {
             self.audio = (self.audio.0.wrapping_add(1), self.audio.1.wrapping_add(1_920));
             let numbers = (111, AUDIO_SSRC, self.audio.0, self.audio.1);
             packets.push(rtp(numbers, &[(MID, b"0")], &[0x55; 60]));
         }
-        if time % 100 == 0 {
+        if time.is_multiple_of(100) {
             for (encoder, size) in self.encoders.iter_mut().zip(SIZES) {
                 encoder.wants_key |= self.keys.remove(&encoder.layer);
                 for mut packet in encoder.picture() {
@@ -411,11 +411,11 @@ impl World {
             if seat.due <= now.mono {
                 self.settle(now, time, seat);
             }
-            if time >= STEADY && time % 50 == 0 {
+            if time >= STEADY && time.is_multiple_of(50) {
                 seat.estimates.push(seat.shared.estimate().unwrap_or_default());
             }
             // Half of the links become slower or faster.
-            if time == CHANGE && place % 2 == 0 {
+            if time == CHANGE && place.is_multiple_of(2) {
                 seat.link.rate *= [0.5, 0.7, 2.0][self.rng.random_range(0..3)];
                 seat.link.rate = seat.link.rate.max(160_000.0);
             }

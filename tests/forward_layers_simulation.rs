@@ -14,7 +14,7 @@ use rand::rngs::StdRng;
 use veilgate::forward::{Target, Wish};
 
 const SEEDS: u64 = 200;
-const RUN: u64 = 12_000;
+const RUN: u64 = 8_000;
 
 struct World {
     rng: StdRng,
@@ -145,19 +145,17 @@ impl World {
             }
         }
         // The player has everything that was sent to it; it asks for what it jumped over.
-        let got: Vec<u16> = self.scene.got.iter().map(|got| got.sequence).collect();
-        let Some(highest) = got.get(self.nacked..).and_then(|new| new.iter().max()) else { return };
+        let got = &self.scene.got;
+        let new = got.get(self.nacked..).unwrap_or_default();
+        let Some(highest) = new.iter().map(|got| got.sequence).max() else { return };
         self.nacked = got.len();
-        let lost: Vec<u16> = (1..60)
+        let mut ask: Vec<u16> = (1..60)
             .map(|behind| highest.wrapping_sub(behind))
-            .filter(|number| !got.contains(number))
+            .filter(|number| !self.scene.has(*number))
             .collect();
-        if !lost.is_empty() {
-            self.scene.nack(now, &lost);
-        }
         // And now and then for what it has.
-        let again: Vec<u16> = got.iter().rev().take(100).step_by(7).copied().collect();
-        self.scene.nack(now, &again);
+        ask.extend(got.iter().rev().take(100).step_by(7).map(|got| got.sequence));
+        self.scene.nack(now, &ask);
     }
 
     fn repeat(&mut self, time: u64, ssrc: u32, lost: u16) {

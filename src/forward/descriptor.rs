@@ -19,7 +19,7 @@ pub(crate) fn describe(codec: CodecName, payload: &[u8]) -> Place {
     let fields = match codec {
         CodecName::Vp8 => Fields::vp8(payload),
         CodecName::Vp9 => Fields::vp9(payload),
-        CodecName::H264 | CodecName::Av1 | CodecName::Opus => None,
+        CodecName::H264 | CodecName::H265 | CodecName::Av1 | CodecName::Opus => None,
     };
     fields.map(|fields| fields.place).unwrap_or_default()
 }
@@ -57,7 +57,7 @@ impl Fields {
         match codec {
             CodecName::Vp8 => Self::vp8(payload),
             CodecName::Vp9 => Self::vp9(payload),
-            CodecName::H264 | CodecName::Av1 | CodecName::Opus => None,
+            CodecName::H264 | CodecName::H265 | CodecName::Av1 | CodecName::Opus => None,
         }
     }
 

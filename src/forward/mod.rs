@@ -31,6 +31,7 @@ mod player;
 mod publisher;
 mod rates;
 mod receive_window;
+mod red;
 mod rewrite;
 mod routes;
 mod runs;
@@ -100,6 +101,8 @@ pub struct PacketHead {
     pub align: u32,
     /// RTP marker.
     pub marker: bool,
+    /// In the redundant form of RFC 2198.
+    pub redundant: bool,
     /// First packet of a video keyframe.
     pub keyframe: bool,
     /// Extension values.

@@ -17,6 +17,7 @@ use super::clock::{Clock, Offset};
 use super::descriptor::describe;
 use super::encodings::Encodings;
 use super::keyframe::starts_keyframe;
+use super::red;
 use super::routes::Routes;
 use super::track::Track;
 use super::{LayerId, MAX_PAYLOAD, MediaPacket, Meta, PacketHead};
@@ -113,6 +114,11 @@ impl Publisher {
             return None;
         }
         let payload = packet.get(range.clone())?;
+        let redundant = spec.red_pt == Some(rtp.payload_type());
+        if redundant && red::primary(payload).is_none() {
+            counters.inc(Id::ForwardDropMalformed);
+            return None;
+        }
         let keyframe = starts_keyframe(spec.codec.name, payload);
         if keyframe {
             track.on_keyframe(placed.extended, counters);
@@ -130,6 +136,7 @@ impl Publisher {
             timestamp: placed.timestamp,
             align: track.align,
             marker: rtp.marker(),
+            redundant,
             keyframe,
             meta: meta(spec, &rtp),
         };

@@ -117,6 +117,7 @@ mod tests {
             codec: Codec { name: CodecName::Vp8, fmtp: Vec::new() },
             pt: 96,
             rtx_pt: None,
+            red_pt: None,
             ssrc: None,
             rtx_ssrc: None,
             nack: true,

@@ -7,6 +7,7 @@ use crate::wire::rtp::Header;
 
 use super::PacketHead;
 use super::descriptor::Shifts;
+use super::red;
 use super::runs::Edit;
 
 /// Numbers of one outgoing packet.
@@ -35,8 +36,15 @@ pub(crate) fn write(
     // A number kept free for what turned out to be of a layer left out.
     let empty = !edit.passes(head);
     let payload = if empty { &[] } else { payload };
+    // In the redundant form to whoever takes that; else the primary block alone.
+    let redundant = spec.red_pt.filter(|_| head.redundant);
+    let payload = if head.redundant && redundant.is_none() {
+        payload.get(red::primary(payload)?..)?
+    } else {
+        payload
+    };
     let header = Header {
-        payload_type: numbers.payload_type,
+        payload_type: redundant.unwrap_or(numbers.payload_type),
         marker: !empty && (head.marker || edit.ends_picture(head)),
         sequence: numbers.sequence,
         timestamp: numbers.timestamp,
@@ -60,6 +68,9 @@ pub(crate) fn write(
     }
     let copy = slot.get_mut(len..len + payload.len())?;
     copy.copy_from_slice(payload);
+    if redundant.is_some() {
+        red::retype(copy, spec.pt);
+    }
     if edit.shifts != Shifts::default() {
         edit.shifts.apply(codec, copy);
     }

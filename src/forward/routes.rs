@@ -104,7 +104,7 @@ impl Routes {
 
 /// Whether the track takes this payload type: as its codec (`false`) or as its RTX (`true`).
 fn accepts(spec: &TrackSpec, payload_type: u8) -> Option<bool> {
-    if payload_type == spec.pt {
+    if payload_type == spec.pt || spec.red_pt == Some(payload_type) {
         return Some(false);
     }
     (spec.rtx_pt == Some(payload_type)).then_some(true)

@@ -8,9 +8,11 @@
 //! four; with no identification of them in its packets, with one.
 //!
 //! A client's codec parameters come back to that client only, and only those on a closed list
-//! with a closed form ([`typed`]): nothing one client wrote reaches another. Parameter sets in
+//! with a closed form ([`codecs::typed`]): nothing one client wrote reaches another. Parameter sets in
 //! `a=fmtp` (`sprop-parameter-sets`) are therefore dropped: H.264 must carry them in band, as
 //! every WebRTC sender does (RFC 7742 section 6.2).
+
+mod codecs;
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -24,6 +26,9 @@ use crate::wire::media::{
 use crate::wire::sdp::{
     Accepted, Answer, AnsweredCodec, AnsweredExtension, Direction, Feedback, MediaSection, Offer,
     OfferedCodec, Outgoing, ParseError, Section, SectionKind, Setup, Transport,
+};
+use codecs::{
+    H264Profile, answered_red, first_codec, h264_profile, matching, precedes, red_of, usable,
 };
 
 /// Why an offer is refused. The texts never quote the offer.
@@ -86,6 +91,7 @@ pub fn publish(offer: &Offer) -> Result<(Vec<TrackSpec>, AnswerPlan), Refusal> {
         let ssrc = primary.map(|(ssrc, _)| ssrc).or_else(|| media.ssrcs.first().copied());
         let rtx_pt = media.rtx_of(offered.pt).filter(|pt| usable(*pt));
         let feedback = offered.feedback;
+        let red = red_of(media, kind).filter(|red| precedes(media, red.pt, offered.pt));
         let rids = simulcast(kind, media, &extensions);
         // Announced SSRCs do not say whose layer they are: packets do.
         let announced = rids.is_empty();
@@ -95,6 +101,7 @@ pub fn publish(offer: &Offer) -> Result<(Vec<TrackSpec>, AnswerPlan), Refusal> {
             codec: codec.clone(),
             pt: offered.pt,
             rtx_pt,
+            red_pt: red.map(|red| red.pt),
             ssrc: ssrc.filter(|_| announced),
             rtx_ssrc: primary.map(|(_, rtx)| rtx).filter(|_| announced && rtx_pt.is_some()),
             nack: feedback.nack,
@@ -104,7 +111,11 @@ pub fn publish(offer: &Offer) -> Result<(Vec<TrackSpec>, AnswerPlan), Refusal> {
             rids: rids.clone(),
         });
         let codec = (offered, &codec, rtx_pt);
-        let accepted = accept(section, media, Direction::RecvOnly, codec, answered)?;
+        let mut accepted = accept(section, media, Direction::RecvOnly, codec, answered)?;
+        if let Some(red) = red {
+            // In front, as in the offer: what is first is sent.
+            accepted.codecs.insert(0, answered_red(red, offered));
+        }
         Ok(Some(Accepted { rids, ..accepted }))
     })?;
     if tracks.is_empty() {
@@ -139,11 +150,13 @@ pub fn play(
             matching(media, &track.codec).ok_or_else(|| lacks(section, kind, &track.codec))?;
         let (extensions, answered) = extensions(media, offered.feedback, Direction::receives);
         let rtx_pt = media.rtx_of(offered.pt).filter(|pt| usable(*pt) && offered.feedback.nack);
+        let red = red_of(media, kind).filter(|_| track.red_pt.is_some());
         let spec = PlayTrackSpec {
             track: number,
             mid: media.mid.clone().unwrap_or_default(),
             pt: offered.pt,
             rtx_pt,
+            red_pt: red.map(|red| red.pt),
             ssrc: ssrcs.draw(),
             rtx_ssrc: rtx_pt.map(|_| ssrcs.draw()),
             extensions,
@@ -151,7 +164,8 @@ pub fn play(
         let outgoing = Outgoing { ssrc: spec.ssrc, rtx_ssrc: spec.rtx_ssrc, cname: cname.clone() };
         tracks.push(spec);
         let codec = (offered, &codec, rtx_pt);
-        let accepted = accept(section, media, Direction::SendOnly, codec, answered)?;
+        let mut accepted = accept(section, media, Direction::SendOnly, codec, answered)?;
+        accepted.codecs.extend(red.map(|red| answered_red(red, offered)));
         Ok(Some(Accepted { outgoing: Some(outgoing), ..accepted }))
     })?;
     if tracks.is_empty() {
@@ -313,13 +327,14 @@ const fn encoding_name(name: CodecName) -> &'static str {
         CodecName::Vp9 => "VP9",
         CodecName::H264 => "H264",
         CodecName::Av1 => "AV1",
+        CodecName::H265 => "H265",
     }
 }
 
 fn no_codec(section: usize, kind: MediaKind) -> Refusal {
     let codecs = match kind {
         MediaKind::Audio => "opus/48000/2",
-        MediaKind::Video => "VP8, VP9, H264 with packetization-mode=1, or AV1",
+        MediaKind::Video => "VP8, VP9, H264 with packetization-mode=1, AV1 or H265",
     };
     let kind = kind_name(kind);
     Refusal::NoCodec(format!("m-section {section} ({kind}): none of its codecs is {codecs}"))
@@ -337,165 +352,11 @@ fn lacks(section: usize, kind: MediaKind, codec: &Codec) -> Refusal {
             Some(H264Profile::High) => " (high profile)",
             Some(H264Profile::Other(_)) | None => "",
         },
-        CodecName::Vp9 | CodecName::Av1 | CodecName::Opus | CodecName::Vp8 => "",
+        CodecName::Vp9 | CodecName::Av1 | CodecName::H265 | CodecName::Opus | CodecName::Vp8 => "",
     };
     Refusal::NoCodec(format!(
         "m-section {section} ({kind}): the stream is {name}{detail}, which the offer does not receive"
     ))
-}
-
-/// RFC 5761 section 4: with rtcp-mux, 64 to 95 with the marker bit would read as RTCP.
-const fn usable(pt: u8) -> bool {
-    !matches!(pt, 64..=95)
-}
-
-/// The first codec of a section that passes through.
-fn first_codec(media: &MediaSection) -> Option<(&OfferedCodec, Codec)> {
-    media.codecs.iter().find_map(|offered| Some((offered, typed(media.kind, offered)?)))
-}
-
-/// The codec of a player's section that decodes `wanted`: with the same profile if there is one.
-fn matching<'a>(media: &'a MediaSection, wanted: &Codec) -> Option<(&'a OfferedCodec, Codec)> {
-    let typed = || {
-        let all = media.codecs.iter().filter_map(|o| Some((o, typed(media.kind, o)?)));
-        all.filter(|(_, codec)| codec.name == wanted.name)
-    };
-    let exact = typed().find(|(_, codec)| same_profile(codec, wanted));
-    exact.or_else(|| typed().find(|(_, codec)| decodes(codec, wanted)))
-}
-
-fn same_profile(a: &Codec, b: &Codec) -> bool {
-    match a.name {
-        CodecName::Opus | CodecName::Vp8 => true,
-        CodecName::Vp9 => number(a, "profile-id") == number(b, "profile-id"),
-        CodecName::Av1 => number(a, "profile") == number(b, "profile"),
-        CodecName::H264 => h264_profile(a).is_some() && h264_profile(a) == h264_profile(b),
-    }
-}
-
-/// Whether a decoder of `decoder`'s profile takes a stream of `stream`'s.
-fn decodes(decoder: &Codec, stream: &Codec) -> bool {
-    use H264Profile::{Baseline, ConstrainedBaseline, ConstrainedHigh, High, Main};
-    if decoder.name != CodecName::H264 || stream.name != CodecName::H264 {
-        return false;
-    }
-    // RFC 6184 section 8.1, table 5: what is inside what.
-    matches!(
-        (h264_profile(stream), h264_profile(decoder)),
-        (Some(ConstrainedBaseline), Some(Baseline | Main | ConstrainedHigh | High))
-            | (Some(Main | ConstrainedHigh), Some(High))
-    )
-}
-
-fn parameter<'a>(codec: &'a Codec, key: &str) -> Option<&'a str> {
-    codec.fmtp.iter().find(|(k, _)| k == key).map(|(_, v)| v.as_str())
-}
-
-/// A numeric parameter whose absence means 0, as of `profile-id` and AV1's `profile`.
-fn number(codec: &Codec, key: &str) -> u32 {
-    parameter(codec, key).and_then(|v| v.parse().ok()).unwrap_or(0)
-}
-
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-enum H264Profile {
-    ConstrainedBaseline,
-    Baseline,
-    Main,
-    ConstrainedHigh,
-    High,
-    Other(u16),
-}
-
-/// The profile of a profile-level-id (RFC 6184 section 8.1): 42e01f and 4de01f are both
-/// constrained baseline. The level plays no part: both ends adapt to what comes.
-fn h264_profile(codec: &Codec) -> Option<H264Profile> {
-    // Without the parameter: baseline, level 1.
-    let id = parameter(codec, "profile-level-id").unwrap_or("42000a");
-    let id = u32::from_str_radix(id, 16).ok()?;
-    let [_, profile, constraints, _] = id.to_be_bytes();
-    Some(match (profile, constraints) {
-        (0x42, c) if c & 0x4f == 0x40 => H264Profile::ConstrainedBaseline,
-        (0x4d, c) if c & 0x8f == 0x80 => H264Profile::ConstrainedBaseline,
-        (0x58, c) if c & 0xcf == 0xc0 => H264Profile::ConstrainedBaseline,
-        (0x42, c) if c & 0x4f == 0 => H264Profile::Baseline,
-        (0x58, c) if c & 0xcf == 0x80 => H264Profile::Baseline,
-        (0x4d, c) if c & 0xaf == 0 => H264Profile::Main,
-        (0x64, 0x0c) => H264Profile::ConstrainedHigh,
-        (0x64, 0) => H264Profile::High,
-        (profile, constraints) => H264Profile::Other(u16::from_be_bytes([profile, constraints])),
-    })
-}
-
-/// The form a parameter's value must have to be kept. All are too narrow for an address.
-#[derive(Clone, Copy)]
-enum Form {
-    /// At most seven decimal digits.
-    Number,
-    /// `0` or `1`.
-    Bool,
-    /// Six hexadecimal digits.
-    Profile,
-}
-
-impl Form {
-    fn fits(self, value: &str) -> bool {
-        match self {
-            Self::Number => {
-                (1..=7).contains(&value.len()) && value.bytes().all(|b| b.is_ascii_digit())
-            }
-            Self::Bool => matches!(value, "0" | "1"),
-            Self::Profile => value.len() == 6 && value.bytes().all(|b| b.is_ascii_hexdigit()),
-        }
-    }
-}
-
-/// A codec we pass through, with the parameters that come back in the answer. What a client
-/// says of its own sending (`sprop-…`) or of limits to what it receives and would not mean for
-/// us (VP8's `max-fs`) is left out.
-fn typed(kind: SectionKind, offered: &OfferedCodec) -> Option<Codec> {
-    const OPUS: &[(&str, Form)] = &[
-        ("minptime", Form::Number),
-        ("maxptime", Form::Number),
-        ("maxplaybackrate", Form::Number),
-        ("maxaveragebitrate", Form::Number),
-        ("stereo", Form::Bool),
-        ("cbr", Form::Bool),
-        ("useinbandfec", Form::Bool),
-        ("usedtx", Form::Bool),
-    ];
-    const H264: &[(&str, Form)] = &[
-        ("level-asymmetry-allowed", Form::Bool),
-        ("packetization-mode", Form::Bool),
-        ("profile-level-id", Form::Profile),
-    ];
-    const AV1: &[(&str, Form)] =
-        &[("level-idx", Form::Number), ("profile", Form::Number), ("tier", Form::Bool)];
-    if !usable(offered.pt) {
-        return None;
-    }
-    let video = kind == SectionKind::Video && offered.clock == 90_000;
-    let (name, forms): (_, &[(&str, Form)]) = match offered.name.as_str() {
-        "opus" if kind == SectionKind::Audio => (CodecName::Opus, OPUS),
-        "vp8" if video => (CodecName::Vp8, &[]),
-        "vp9" if video => (CodecName::Vp9, &[("profile-id", Form::Number)]),
-        "h264" if video => (CodecName::H264, H264),
-        "av1" if video => (CodecName::Av1, AV1),
-        _ => return None,
-    };
-    let well_formed = match name {
-        // RFC 7587 section 7: always 48000/2.
-        CodecName::Opus => offered.clock == 48_000 && offered.channels == 2,
-        CodecName::H264 => {
-            offered.parameter("packetization-mode") == Some("1")
-                && offered.parameter("profile-level-id").is_none_or(|id| Form::Profile.fits(id))
-        }
-        CodecName::Vp8 | CodecName::Vp9 | CodecName::Av1 => true,
-    };
-    let keep = |(key, form): &(&str, Form)| {
-        let value = offered.parameter(key).filter(|value| form.fits(value))?;
-        Some(((*key).to_owned(), value.to_owned()))
-    };
-    well_formed.then(|| Codec { name, fmtp: forms.iter().filter_map(keep).collect() })
 }
 
 const MID: &str = "urn:ietf:params:rtp-hdrext:sdes:mid";

@@ -246,6 +246,11 @@ impl Scene {
         }
     }
 
+    /// Whether anything was sent under a number.
+    pub fn has(&self, number: u16) -> bool {
+        self.bytes.contains_key(&number)
+    }
+
     /// The layers a keyframe is wanted of.
     pub fn wanted(&self) -> Vec<u8> {
         self.player.wants_keyframe().map(|layer| layer.layer).collect()

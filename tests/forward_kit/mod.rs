@@ -52,6 +52,7 @@ pub fn audio_spec() -> TrackSpec {
         codec: Codec { name: CodecName::Opus, fmtp: Vec::new() },
         pt: 111,
         rtx_pt: None,
+        red_pt: None,
         ssrc: Some(AUDIO_SSRC),
         rtx_ssrc: None,
         nack: false,
@@ -69,6 +70,7 @@ pub fn video_spec() -> TrackSpec {
         codec: Codec { name: CodecName::Vp8, fmtp: Vec::new() },
         pt: 96,
         rtx_pt: Some(97),
+        red_pt: None,
         ssrc: Some(VIDEO_SSRC),
         rtx_ssrc: Some(RTX_SSRC),
         nack: true,
@@ -104,6 +106,7 @@ pub fn play_track(track: u8, rtx: bool) -> PlayTrackSpec {
         mid: format!("m{track}"),
         pt: 100 + track,
         rtx_pt: rtx.then_some(120 + track),
+        red_pt: None,
         ssrc: 0x1000 + u32::from(track),
         rtx_ssrc: rtx.then_some(0x2000 + u32::from(track)),
         extensions: Extensions {

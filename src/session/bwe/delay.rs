@@ -128,7 +128,7 @@ impl Delay {
         if let Some(before) = self.before.replace(done) {
             let sent = done.last_sent - before.last_sent;
             let arrived = done.last_arrival - before.last_arrival;
-            if arrived >= 0.0 && arrived < GAP && sent < GAP {
+            if (0.0..GAP).contains(&arrived) && sent < GAP {
                 self.on_group(arrived - sent, sent, done.last_arrival);
             }
         }

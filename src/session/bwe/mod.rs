@@ -388,7 +388,7 @@ impl Estimator {
 
     /// The player's clock in microseconds at a reference time of 24 bits.
     fn unwrap(&mut self, reference: u32) -> i64 {
-        let (last, units) = self.reference.unwrap_or((reference, i64::from(reference)));
+        let (last, units) = self.reference.unwrap_or_else(|| (reference, i64::from(reference)));
         // Sign extension of 24 bits.
         let step = (reference.wrapping_sub(last) << 8) as i32 >> 8;
         let units = units.saturating_add(i64::from(step));

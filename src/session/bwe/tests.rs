@@ -109,12 +109,12 @@ impl World {
         let time = self.time;
         // Others come and go twice a second.
         if self.path.cross > 0.0 {
-            if time % 500 == 0 {
+            if time.is_multiple_of(500) {
                 self.crossing = self.rng.random_range(0.0..self.path.cross);
             }
             self.busy = self.busy.max(time as f64) + self.crossing / self.path.rate;
         }
-        if time % 33 == 0 {
+        if time.is_multiple_of(33) {
             let estimate = self.estimator.estimate().unwrap_or(START) as f64;
             let rate = match self.source {
                 Source::Elastic(most) => {
@@ -126,7 +126,7 @@ impl World {
                         rates.iter().rposition(|rate| rate * margin <= estimate).unwrap_or(0)
                     };
                     self.layer = self.layer.min(fits(1.0)).max(fits(1.15));
-                    let next = rates.get(self.layer + 1).or(rates.last()).copied();
+                    let next = rates.get(self.layer + 1).or_else(|| rates.last()).copied();
                     self.estimator.set_wanted((1.15 * next.unwrap_or(0.0)) as u64);
                     rates[self.layer]
                 }
@@ -147,7 +147,7 @@ impl World {
             self.arrivals.insert(number, Mono::from_nanos(arrival * 1_000 + 77_000_000_000));
             self.told = self.told.min(number);
         }
-        if time % 50 == 0 {
+        if time.is_multiple_of(50) {
             self.report();
         }
         while let Some(entry) = self.reports.first_entry()

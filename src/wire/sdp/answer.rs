@@ -204,6 +204,8 @@ impl AnsweredCodec {
         }
         for (index, (key, value)) in self.fmtp.iter().enumerate() {
             match index {
+                // Not of the form key=value, as of RED.
+                0 if key.is_empty() => write!(out, "a=fmtp:{} {value}", self.pt)?,
                 0 => write!(out, "a=fmtp:{} {key}={value}", self.pt)?,
                 _ => write!(out, ";{key}={value}")?,
             }

@@ -9,6 +9,7 @@
 mod answer;
 mod offer;
 pub mod sealed;
+mod simulcast;
 
 pub use answer::{
     Accepted, Answer, AnsweredCodec, AnsweredExtension, Outgoing, Section, Transport,

@@ -8,8 +8,8 @@ use sdp::description::media::MediaDescription;
 
 use super::{
     CandidateTypes, Direction, Fingerprint, HashAlgorithm, MAX_FINGERPRINTS, MAX_LINE, MAX_MID,
-    MAX_PARAMETER, MAX_PARAMETERS, MAX_PER_SECTION, MAX_RID, MAX_RIDS, MAX_SDP, MAX_SECTIONS,
-    PWD_LEN, Protocol, SectionKind, Setup, UFRAG_LEN, is_ice_char, is_token_char,
+    MAX_PARAMETER, MAX_PARAMETERS, MAX_PER_SECTION, MAX_SDP, MAX_SECTIONS, PWD_LEN, Protocol,
+    SectionKind, Setup, UFRAG_LEN, is_ice_char, is_token_char, simulcast,
 };
 
 /// Why a text is not an offer we can read. No variant carries text of the offer: it may hold
@@ -105,7 +105,7 @@ pub struct MediaSection {
     pub ssrcs: Vec<u32>,
     /// Its `a=ssrc-group:FID`: a stream and its retransmissions.
     pub fid: Vec<(u32, u32)>,
-    /// The layers it sends by simulcast (RFC 8853), at most [`MAX_RIDS`], in its order.
+    /// The layers it sends by simulcast (RFC 8853), at most [`super::MAX_RIDS`], in its order.
     pub rids: Vec<String>,
 }
 
@@ -471,7 +471,7 @@ impl MediaSection {
                 _ => {}
             }
         }
-        section.rids = read_simulcast(&description.attributes);
+        section.rids = simulcast::read(&description.attributes);
         section.codecs = read_codecs(&name.formats, &description.attributes)?;
         Ok(section)
     }
@@ -498,34 +498,6 @@ fn read_fid(value: &str) -> Option<(u32, u32)> {
     let mut words = value.split_ascii_whitespace();
     (words.next() == Some("FID")).then_some(())?;
     Some((words.next()?.parse().ok()?, words.next()?.parse().ok()?))
-}
-
-/// The first alternative of each stream of `a=simulcast:send`, where an `a=rid` says that it is
-/// sent (RFC 8853 section 5.1). What is not well formed is not a layer.
-fn read_simulcast(attributes: &[Attribute]) -> Vec<String> {
-    let values = |key: &'static str| {
-        let of_key = attributes.iter().filter(move |a| a.key == key);
-        of_key.filter_map(|a| a.value.as_deref().map(str::trim))
-    };
-    let sends = |rid: &str| {
-        values("rid").any(|value| {
-            let mut words = value.split_ascii_whitespace();
-            words.next() == Some(rid) && words.next() == Some("send")
-        })
-    };
-    let mut rids: Vec<String> = Vec::new();
-    let mut words = values("simulcast").flat_map(str::split_ascii_whitespace);
-    let list = words.find(|word| *word == "send").and_then(|_| words.next()).unwrap_or_default();
-    for stream in list.split(';') {
-        let first = stream.split(',').next().unwrap_or_default();
-        let rid = first.strip_prefix('~').unwrap_or(first);
-        let fits = (1..=MAX_RID).contains(&rid.len())
-            && rid.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'_'));
-        if fits && rids.len() < MAX_RIDS && sends(rid) && !rids.iter().any(|known| known == rid) {
-            rids.push(rid.to_owned());
-        }
-    }
-    rids
 }
 
 pub(super) fn payload_type(word: &str) -> Option<u8> {
