@@ -29,6 +29,11 @@ fn chromium_publishes_and_two_chromium_and_one_firefox_watch() {
     let during = gateway.metrics_when("three play", |m| {
         m.sum("veilgate_session_sessions", &["role=\"player\""]) >= 3.0
     });
+    // Each player's path has an estimate, and bursts have found more than the start.
+    gateway.metrics_when("paths are estimated", |m| {
+        m.sum("veilgate_forward_estimates", &[]) == 3.0
+            && m.sum("veilgate_forward_estimate_bits_per_second", &[]) > 4_500_000.0
+    });
     let result = call.result();
 
     let players = all(&result, "players");
@@ -59,6 +64,10 @@ fn chromium_publishes_and_two_chromium_and_one_firefox_watch() {
         ("veilgate_forward_received_packets_total", &[]),
         ("veilgate_forward_packets_total", &[]),
         ("veilgate_forward_keyframe_requests_total", &[]),
+        ("veilgate_forward_transport_feedback_total", &["direction=\"to_publisher\""]),
+        ("veilgate_forward_transport_feedback_total", &["direction=\"from_player\""]),
+        ("veilgate_forward_probes_total", &[]),
+        ("veilgate_forward_probe_bytes_total", &[]),
         ("veilgate_engine_datagrams_total", &["direction=\"in\""]),
         ("veilgate_engine_datagrams_total", &["direction=\"out\""]),
         ("veilgate_engine_loops_total", &[]),

@@ -314,3 +314,79 @@ fn a_payload_too_large_or_a_slot_too_small_is_a_counted_drop() {
     let largest = viewer.write(at(0), &head(2, true), &[0; MAX_PAYLOAD]).expect("written");
     assert!(largest.len() <= MAX_PAYLOAD + MAX_OVERHEAD);
 }
+
+/// Plays audio and video with transport-wide numbers.
+fn numbered(rtx: bool) -> Viewer {
+    let mut viewer = Viewer::new(&[AUDIO, VIDEO], rtx);
+    let mut spec = play(&stream(), &[AUDIO, VIDEO], rtx);
+    for track in &mut spec.tracks {
+        track.extensions.transport_cc = Some(TRANSPORT_CC);
+    }
+    viewer.player = Player::new(spec, rng(7), at(0));
+    viewer
+}
+
+fn number_of(packet: &[u8]) -> Option<u16> {
+    let value = Rtp::parse(packet).expect("valid").extension(TRANSPORT_CC)?;
+    Some(u16::from_be_bytes(value.try_into().expect("two bytes")))
+}
+
+#[test]
+fn each_packet_carries_the_number_offered_or_leaves_it_for_the_next() {
+    let mut viewer = numbered(true);
+    assert!(viewer.player.is_numbered());
+    viewer.player.offer_number(700);
+    assert!(viewer.write(at(0), &head(9, false), DELTA).is_none(), "waits for a keyframe");
+    assert!(!viewer.player.took_number());
+    viewer.player.offer_number(700);
+    let first = viewer.write(at(0), &head(10, true), KEY).expect("written");
+    assert_eq!((number_of(&first), viewer.player.took_number()), (Some(700), true));
+    // A repeat by RTX is another packet of the transport.
+    viewer.player.offer_number(701);
+    let again = viewer.again(at(1), &head(10, true), KEY).expect("repeated");
+    assert_eq!((number_of(&again), viewer.player.took_number()), (Some(701), true));
+    // Who has not agreed gets none.
+    let mut plain = Viewer::new(&[VIDEO], true);
+    plain.player.offer_number(5);
+    let packet = plain.write(at(0), &head(10, true), KEY).expect("written");
+    assert_eq!((number_of(&packet), plain.player.took_number()), (None, false));
+    assert!(!plain.player.is_numbered() && !plain.player.can_pad());
+}
+
+#[test]
+fn numbered_packets_without_rtx_are_never_written_twice() {
+    // The second would have other bytes under the same SRTP nonce.
+    let mut viewer = numbered(false);
+    viewer.player.offer_number(1);
+    assert!(viewer.write(at(0), &head(10, true), KEY).is_some());
+    viewer.player.offer_number(2);
+    assert!(viewer.again(at(50), &head(10, true), KEY).is_none());
+    assert_eq!(viewer.counters.get(Id::ForwardRetransmitLimited), 1);
+    assert!(!viewer.player.can_pad(), "padding travels on RTX");
+}
+
+#[test]
+fn padding_is_an_empty_packet_on_the_rtx_source_with_a_number_of_its_own() {
+    let mut viewer = numbered(true);
+    assert!(!viewer.player.can_pad(), "nothing is sent yet");
+    viewer.player.offer_number(1);
+    let media = viewer.write(at(0), &head(10, true), KEY).expect("written");
+    assert!(viewer.player.can_pad());
+    let mut seen = Vec::new();
+    for number in 2..5 {
+        let mut slot = [0xEE; MAX_PAYLOAD + MAX_OVERHEAD];
+        viewer.player.offer_number(number);
+        let len = viewer.player.write_padding(&mut slot).expect("padded");
+        assert!(viewer.player.took_number());
+        let rtp = Rtp::parse(&slot[..len]).expect("valid");
+        let spec = play_track(VIDEO, true);
+        assert_eq!((Some(rtp.payload_type()), Some(rtp.ssrc())), (spec.rtx_pt, spec.rtx_ssrc));
+        assert_eq!((number_of(&slot[..len]), rtp.payload()), (Some(number), &[][..]));
+        assert_eq!(rtp.timestamp(), Rtp::parse(&media).expect("valid").timestamp());
+        assert_eq!(slot[rtp.payload_range().end..len - 1], [0; 254]);
+        seen.push(rtp.sequence());
+    }
+    assert_eq!(seen, [seen[0], seen[0] + 1, seen[0] + 2]);
+    let mut short = [0; 200];
+    assert_eq!(viewer.player.write_padding(&mut short), None);
+}

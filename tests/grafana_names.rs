@@ -125,6 +125,8 @@ fn every_expression_uses_metrics_and_labels_that_exist() {
         "veilgate_forward_packets_total",
         "veilgate_forward_keyframe_requests_total",
         "veilgate_forward_nacks_total",
+        "veilgate_forward_estimate_bits_per_second",
+        "veilgate_forward_layer_switches_total",
     ] {
         assert!(seen.contains(family), "{family} is on no panel");
     }

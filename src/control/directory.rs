@@ -173,6 +173,11 @@ impl Directory {
         Some((Arc::clone(stream), entry.agreed.fingerprint.clone()))
     }
 
+    /// The local ufrag of a session.
+    pub(super) fn ufrag(&self, session: SessionId) -> Option<String> {
+        self.sessions.get(&session).map(|entry| entry.agreed.ufrag.clone())
+    }
+
     /// A playing session by its resource, as in [`Self::by_resource`], with the stream it plays, if
     /// that is `stream` where one is named.
     pub(super) fn played(

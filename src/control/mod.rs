@@ -5,6 +5,7 @@
 
 pub mod api;
 mod directory;
+mod estimate;
 pub mod playing;
 pub mod restart;
 pub mod revocation;

@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use super::congestion::{Congestion, SessionShared};
 use super::media::{DataPeer, StreamShared};
 use super::parked::{Blueprint, BlueprintRole};
 use crate::forward::{Player, Publisher};
@@ -39,6 +40,8 @@ pub struct Playing {
     pub parts: Vec<Part>,
     /// Of the change that made it so; 0: as claimed.
     pub revision: u32,
+    /// Of its one path.
+    pub congestion: Congestion,
 }
 
 /// One stream that a session takes.
@@ -104,12 +107,13 @@ pub struct Endpoint {
 }
 
 impl Endpoint {
-    /// Builds what signalling agreed.
+    /// Builds what signalling agreed; `shared` is where others look.
     ///
     /// # Errors
     /// When DTLS cannot be set up.
     pub fn new(
         blueprint: Blueprint,
+        shared: Arc<SessionShared>,
         rng: &mut StdRng,
         now: Now,
     ) -> Result<Self, crate::session::SetupError> {
@@ -126,7 +130,8 @@ impl Endpoint {
             BlueprintRole::Play(streams) => {
                 let part = |(stream, spec)| Part::new(stream, spec, rng, now);
                 let parts = streams.into_iter().map(part).collect();
-                Role::Play(Box::new(Playing { parts, revision: 0 }))
+                let congestion = Congestion::new(shared);
+                Role::Play(Box::new(Playing { parts, revision: 0, congestion }))
             }
         };
         Ok(Self {
@@ -158,7 +163,8 @@ impl Endpoint {
             _ if !self.connected || !routed => None,
             Role::Publish(publishing) => publishing.publisher.poll_timeout(),
             Role::Play(playing) => {
-                playing.parts.iter().filter_map(|part| part.player.poll_timeout()).min()
+                let players = playing.parts.iter().filter_map(|part| part.player.poll_timeout());
+                players.chain(playing.congestion.poll_timeout()).min()
             }
         };
         [self.session.poll_timeout(), role].into_iter().flatten().min()

@@ -4,6 +4,7 @@
 //! that lands on another shard than its session's, and once or twice per ICE restart.
 
 pub mod clock;
+pub mod congestion;
 pub mod egress;
 pub mod endpoint;
 mod external;
@@ -299,6 +300,12 @@ impl Handle {
     #[must_use]
     pub fn restart(&self, ufrag: &str, next: &Generation) -> bool {
         self.parked.restart(ufrag, next)
+    }
+
+    /// What the path of a session carries by our estimate, bits per second; by its local ufrag.
+    #[must_use]
+    pub fn estimate(&self, ufrag: &str) -> Option<u64> {
+        self.parked.shared(ufrag)?.estimate()
     }
 
     /// Says what a playing session's client wishes of a track of a stream (`None`: of its only

@@ -5,6 +5,7 @@
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
+use super::congestion::SessionShared;
 use super::media::{DataPeer, StreamShared};
 use crate::ids::{SessionId, ShardId};
 use crate::relay::Owner;
@@ -56,6 +57,7 @@ struct Entry {
     subject: crate::ids::SubjectHash,
     room: crate::ids::RoomHash,
     state: State,
+    shared: Arc<SessionShared>,
 }
 
 /// What the table says of a connectivity check.
@@ -129,6 +131,7 @@ impl ParkedTable {
             subject: blueprint.params.subject,
             room: blueprint.params.room,
             state: State::Waiting { blueprint, until },
+            shared: Arc::default(),
         };
         entries.by_handle.insert(entry.ice.local.ufrag.clone(), entry);
         Ok(())
@@ -220,6 +223,11 @@ impl ParkedTable {
             Some(State::Held(by)) => Err((Some(*by), streams)),
             None => Err((None, streams)),
         }
+    }
+
+    /// What others may know of a session; `None` when it is unknown.
+    pub fn shared(&self, ufrag: &str) -> Option<Arc<SessionShared>> {
+        self.lock().get_mut(ufrag).map(|entry| Arc::clone(&entry.shared))
     }
 
     /// Who holds a session; `None` when it is unknown or waits.

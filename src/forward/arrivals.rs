@@ -83,7 +83,8 @@ impl Arrivals {
         self.media = ssrc;
         self.bytes += size as u64;
         if self.next < self.end {
-            self.due.get_or_insert_with(|| self.told_at.plus(self.interval).max(now));
+            let due = self.told_at.plus(self.interval).max(now);
+            self.due.get_or_insert(due);
         }
     }
 

@@ -18,6 +18,7 @@
 //! Law of use: RTP and RTCP arrive here authenticated (SRTP), but their sender may still be
 //! hostile: every list is bounded, every length checked, every drop counted.
 
+pub mod allocate;
 mod arrivals;
 mod cache;
 mod choice;
@@ -53,7 +54,7 @@ pub use rates::RateMeter;
 pub const MAX_PAYLOAD: usize = 1400;
 
 /// Most bytes a written RTP packet has more than its payload: header, extensions (mid of 16, level,
-/// orientation, delay) and the original sequence number of RTX.
+/// orientation, delay, transport-wide number) and the original sequence number of RTX.
 pub const MAX_OVERHEAD: usize = 12 + 4 + 28 + 2;
 
 /// Most layers of a track, by simulcast or spatial; and most temporal ones.

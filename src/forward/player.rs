@@ -75,6 +75,8 @@ pub struct TrackStats {
 pub struct Player {
     cname: Box<[u8]>,
     tracks: Vec<PlayTrack>,
+    /// For the next packet.
+    transport: Option<u16>,
 }
 
 #[derive(Debug)]
@@ -90,6 +92,8 @@ struct PlayTrack {
     /// Compact NTP and time of the last sender reports.
     reports: [(u32, Mono); REPORTS_KEPT],
     stats: TrackStats,
+    /// Of the last packet written.
+    last_timestamp: u32,
 }
 
 impl Player {
@@ -110,13 +114,62 @@ impl Player {
                 next_report: now.mono,
                 reports: [(0, Mono::ZERO); REPORTS_KEPT],
                 stats: TrackStats::default(),
+                last_timestamp: 0,
                 spec: play,
             })
         };
         Self {
             cname: spec.cname.into_bytes().into_boxed_slice(),
             tracks: spec.tracks.into_iter().filter_map(track).collect(),
+            transport: None,
         }
+    }
+
+    /// The transport-wide number of the next packet that is written, if its track is numbered
+    /// (draft-holmer-rmcat-transport-wide-cc-extensions-01). It is the session's, not the player's.
+    pub const fn offer_number(&mut self, number: u16) {
+        self.transport = Some(number);
+    }
+
+    /// Whether the last packet took the number offered.
+    pub const fn took_number(&mut self) -> bool {
+        self.transport.take().is_none()
+    }
+
+    /// Whether any track's packets are numbered for the whole transport.
+    #[must_use]
+    pub fn is_numbered(&self) -> bool {
+        self.tracks.iter().any(|track| track.spec.extensions.transport_cc.is_some())
+    }
+
+    /// Whether it takes a track.
+    #[must_use]
+    pub fn takes(&self, track: u8) -> bool {
+        self.tracks.iter().any(|found| found.spec.track == track)
+    }
+
+    /// Whether [`Player::write_padding`] can write.
+    #[must_use]
+    pub fn can_pad(&self) -> bool {
+        self.tracks.iter().any(PlayTrack::can_pad)
+    }
+
+    /// Writes a packet of 255 bytes of padding on the RTX source of a video track that is being
+    /// sent: it repairs nothing and is thrown away, but says how the path is.
+    pub fn write_padding(&mut self, slot: &mut [u8]) -> Option<usize> {
+        let track = self.tracks.iter_mut().find(|track| track.can_pad())?;
+        let (payload_type, ssrc) = track.spec.rtx_pt.zip(track.spec.rtx_ssrc)?;
+        let numbers = Numbers {
+            payload_type,
+            ssrc,
+            sequence: track.rtx_sequence,
+            timestamp: track.last_timestamp,
+            original: None,
+            transport: self.transport.take(),
+        };
+        let len = rewrite::write_padding(&track.spec, numbers, slot)?;
+        track.rtx_sequence = track.rtx_sequence.wrapping_add(1);
+        Some(len)
     }
 
     /// What the player's application wishes of a track.
@@ -157,7 +210,7 @@ impl Player {
         slot: &mut [u8],
         counters: &mut Counters,
     ) -> Option<usize> {
-        let track = self.by_track(head.track)?;
+        let track = self.tracks.iter_mut().find(|track| track.spec.track == head.track)?;
         if payload.len() > MAX_PAYLOAD {
             counters.inc(Id::ForwardDropTooLarge);
             return None;
@@ -169,13 +222,18 @@ impl Player {
                 return None;
             }
         };
-        let numbers = track.plain(head, &taken);
+        let mut numbers = track.plain(head, &taken);
+        numbers.transport = track.spec.extensions.transport_cc.and(self.transport);
         let Some(len) =
             rewrite::write(&track.spec, numbers, (track.codec, &taken.edit), head, payload, slot)
         else {
             counters.inc(Id::ForwardDropTooLarge);
             return None;
         };
+        if numbers.transport.is_some() {
+            self.transport = None;
+        }
+        track.last_timestamp = numbers.timestamp;
         if track.stats.packets == 0 {
             track.next_report = now.mono;
         }
@@ -198,7 +256,7 @@ impl Player {
         slot: &mut [u8],
         counters: &mut Counters,
     ) -> Option<usize> {
-        let track = self.by_track(head.track)?;
+        let track = self.tracks.iter_mut().find(|track| track.spec.track == head.track)?;
         let taken = track.selector.again(head).filter(|_| payload.len() <= MAX_PAYLOAD)?;
         let repeat = track.repeats.get_mut((taken.number % REPEAT_MEMORY as u64) as usize)?;
         let again = repeat.0 == taken.number && now.mono.since(repeat.1) < REPEAT_INTERVAL;
@@ -213,9 +271,17 @@ impl Player {
             numbers.ssrc = ssrc;
             numbers.sequence = track.rtx_sequence;
             numbers.original = Some(taken.number as u16);
+            numbers.transport = track.spec.extensions.transport_cc.and(self.transport);
+        } else if track.spec.extensions.transport_cc.is_some() {
+            // Its first number has gone out with the first bytes, and a new one would make others.
+            counters.inc(Id::ForwardRetransmitLimited);
+            return None;
         }
         let len =
             rewrite::write(&track.spec, numbers, (track.codec, &taken.edit), head, payload, slot)?;
+        if numbers.transport.is_some() {
+            self.transport = None;
+        }
         if numbers.original.is_some() {
             track.rtx_sequence = track.rtx_sequence.wrapping_add(1);
         }
@@ -365,7 +431,14 @@ impl PlayTrack {
             sequence: taken.number as u16,
             timestamp: head.timestamp.wrapping_add(taken.edit.timestamp),
             original: None,
+            transport: None,
         }
+    }
+
+    fn can_pad(&self) -> bool {
+        let negotiated = self.spec.rtx_pt.is_some() && self.spec.rtx_ssrc.is_some();
+        let numbered = self.spec.extensions.transport_cc.is_some();
+        negotiated && numbered && self.kind == MediaKind::Video && self.stats.packets > 0
     }
 
     fn report_due(&self, now: Mono) -> bool {

@@ -19,6 +19,8 @@ pub(crate) struct Numbers {
     pub(crate) timestamp: u32,
     /// Of an RTX packet (RFC 4588 section 4): the sequence it repeats.
     pub(crate) original: Option<u16>,
+    /// Transport-wide, where that is numbered.
+    pub(crate) transport: Option<u16>,
 }
 
 /// Writes header, extensions and payload into `slot`; `None` when it does not fit. The bytes depend
@@ -51,11 +53,13 @@ pub(crate) fn write(
     let extensions = spec.extensions;
     let level = head.meta.audio_level.map(|value| [value]);
     let orientation = head.meta.orientation.map(|value| [value]);
+    let transport = numbers.transport.map(u16::to_be_bytes);
     let elements = [
         extensions.mid.map(|id| (id, spec.mid.as_bytes())),
         extensions.audio_level.zip(level.as_ref().map(<[u8; 1]>::as_slice)),
         extensions.video_orientation.zip(orientation.as_ref().map(<[u8; 1]>::as_slice)),
         extensions.playout_delay.zip(head.meta.playout_delay.as_ref().map(<[u8; 3]>::as_slice)),
+        extensions.transport_cc.zip(transport.as_ref().map(<[u8; 2]>::as_slice)),
     ];
     let mut len = header.write(slot, elements.into_iter().flatten())?;
     if let Some(original) = numbers.original {
@@ -71,6 +75,35 @@ pub(crate) fn write(
         edit.shifts.apply(codec, copy);
     }
     Some(len + payload.len())
+}
+
+/// Writes a packet of padding alone: what a burst for bandwidth is made of. `None` when it does not
+/// fit.
+pub(crate) fn write_padding(
+    spec: &PlayTrackSpec,
+    numbers: Numbers,
+    slot: &mut [u8],
+) -> Option<usize> {
+    let header = Header {
+        payload_type: numbers.payload_type,
+        marker: false,
+        sequence: numbers.sequence,
+        timestamp: numbers.timestamp,
+        ssrc: numbers.ssrc,
+    };
+    let extensions = spec.extensions;
+    let transport = numbers.transport.map(u16::to_be_bytes);
+    let elements = [
+        extensions.mid.map(|id| (id, spec.mid.as_bytes())),
+        extensions.transport_cc.zip(transport.as_ref().map(<[u8; 2]>::as_slice)),
+    ];
+    let len = header.write(slot, elements.into_iter().flatten())?;
+    // RFC 3550 section 5.1: the last byte counts the padding, itself included.
+    let padding = slot.get_mut(len..len + usize::from(u8::MAX))?;
+    padding.fill(0);
+    *padding.last_mut()? = u8::MAX;
+    *slot.first_mut()? |= 0x20;
+    Some(len + usize::from(u8::MAX))
 }
 
 /// Compact NTP (middle 32 bits) difference as a duration.

@@ -4,6 +4,7 @@
 //! a path only after a valid connectivity check, takes DTLS and media from such paths alone, sends
 //! to the one the client nominated, and ends when the client stops checking.
 
+pub mod bwe;
 pub mod data;
 pub mod dtls;
 mod dtls_ffi;

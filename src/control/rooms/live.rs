@@ -80,9 +80,8 @@ impl Media for Control {
         Self::steer_playing(self, playing, stream, track, wish)
     }
 
-    // Estimates do not reach control yet.
-    fn estimate_of(&self, _: &PlayingId) -> Option<u64> {
-        None
+    fn estimate_of(&self, playing: &PlayingId) -> Option<u64> {
+        self.estimate_of_playing(playing)
     }
 
     fn audio_levels(&self, streams: &[StreamName]) -> Vec<Option<AudioLevel>> {

@@ -295,6 +295,7 @@ impl Shard {
                 publishing.publisher.on_rtcp(self.now, rtcp, &mut self.counters);
             }
             Role::Play(playing) => {
+                playing.congestion.on_rtcp(self.now.mono, rtcp, &mut self.counters);
                 let mut wants = std::mem::take(&mut self.wants);
                 for place in 0..playing.parts.len() {
                     let Role::Play(playing) = &mut endpoint.role else { break };

@@ -48,7 +48,8 @@ impl Shard {
     /// Builds a session that the parked table has just given to this shard.
     pub(super) fn claim(&mut self, blueprint: Blueprint) -> Option<usize> {
         let (id, ufrag) = (blueprint.params.id, blueprint.params.local.ufrag.clone());
-        match Endpoint::new(blueprint, &mut self.parts.rng, self.now) {
+        let shared = self.parts.parked.shared(&ufrag).unwrap_or_default();
+        match Endpoint::new(blueprint, shared, &mut self.parts.rng, self.now) {
             Ok(endpoint) => {
                 let index = self.insert(Box::new(endpoint));
                 self.touch(index);
@@ -159,6 +160,9 @@ impl Shard {
     fn count_session(&mut self, endpoint: &Endpoint, came: bool) {
         if !endpoint.connected {
             return;
+        }
+        if let Role::Play(playing) = &endpoint.role {
+            playing.congestion.on_move(came, &mut self.counters);
         }
         let gauge = match endpoint.role {
             Role::Publish(_) => Id::SessionsPublishing,

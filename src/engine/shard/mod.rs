@@ -29,7 +29,7 @@ use tokio::sync::mpsc::UnboundedSender;
 use super::MAX_UDP;
 use super::clock::Clock;
 use super::egress::Egress;
-use super::endpoint::{Endpoint, Part, Role};
+use super::endpoint::{Endpoint, Part, Playing, Role};
 use super::external::External;
 use super::hairpin::Outbox;
 use super::mailbox::{Event, Mailbox};

@@ -3,7 +3,7 @@
 use std::cmp::Reverse;
 use std::sync::Arc;
 
-use super::{Endpoint, PACKET, Part, Role, SLOT, Shard};
+use super::{Endpoint, PACKET, Part, Playing, Role, SLOT, Shard};
 use crate::engine::egress::Egress;
 use crate::engine::mailbox::{Event, Message};
 use crate::engine::media::{MediaBatch, StreamShared};
@@ -15,6 +15,7 @@ use crate::metrics::{Counters, Id};
 use crate::relay::{HEADROOM, Relay, Route};
 use crate::session::{self, srtp};
 use crate::time::Mono;
+use crate::wire::media::MediaKind;
 
 impl Shard {
     /// Adds a packet to the slab of its stream.
@@ -101,16 +102,16 @@ impl Shard {
         order.clear();
         order.extend_from_slice(&local.players);
         for index in &order {
-            let mut asks = false;
-            self.with_endpoint(*index, |endpoint, shard| asks = shard.play(endpoint, slab));
-            if asks {
+            let mut earlier = false;
+            self.with_endpoint(*index, |endpoint, shard| earlier = shard.play(endpoint, slab));
+            if earlier {
                 self.touch(*index);
             }
         }
         self.order = order;
     }
 
-    /// True when the player has something new to ask for.
+    /// True when the player has something new to ask for, or an earlier timer.
     fn play(&mut self, endpoint: &mut Endpoint, slab: &MediaBatch) -> bool {
         if !endpoint.connected {
             return false;
@@ -121,17 +122,25 @@ impl Shard {
         };
         let now = self.now;
         let Role::Play(playing) = &mut endpoint.role else { return false };
-        let Some(part) = slab.stream.and_then(|stream| playing.part(stream)) else { return false };
-        let (player, session) = (&mut part.player, &mut endpoint.session);
+        let Playing { parts, congestion, .. } = &mut **playing;
+        let part = parts.iter_mut().find(|part| Some(part.stream.spec.id) == slab.stream);
+        let Some(Part { stream, player, .. }) = part else { return false };
+        let session = &mut endpoint.session;
         let mut out = self.out();
+        let mut earlier = false;
         for (head, range) in &slab.packets {
             let Some(payload) = slab.bytes.get(range.clone()) else { continue };
             out.send(&route, |slot, counters| {
+                player.offer_number(congestion.next_number());
                 let len = player.write_rtp(now, head, payload, slot, counters)?;
-                session.protect_rtp(slot, len, counters)
+                let len = session.protect_rtp(slot, len, counters)?;
+                let track = stream.spec.tracks.get(usize::from(head.track));
+                let video = track.is_some_and(|track| track.kind == MediaKind::Video);
+                earlier |= congestion.on_sent(now.mono, len, player.took_number(), video);
+                Some(len)
             });
         }
-        player.take_asks()
+        earlier | player.take_asks()
     }
 
     /// Answers a player's NACKs from the caches of its stream.
@@ -143,7 +152,8 @@ impl Shard {
         let now = self.now;
         let Endpoint { role, session, .. } = endpoint;
         let Role::Play(playing) = role else { return };
-        let Some(Part { stream, player, .. }) = playing.parts.get_mut(place) else { return };
+        let Playing { parts, congestion, .. } = &mut **playing;
+        let Some(Part { stream, player, .. }) = parts.get_mut(place) else { return };
         let Some(local) = self.streams.get(&stream.spec.id) else { return };
         let mut out = Out {
             egress: &mut self.egress,
@@ -162,8 +172,11 @@ impl Shard {
                 continue;
             };
             out.send(&route, |slot, counters| {
+                player.offer_number(congestion.next_number());
                 let len = player.write_retransmission(now, &head, payload, slot, counters)?;
-                session.protect_rtp(slot, len, counters)
+                let len = session.protect_rtp(slot, len, counters)?;
+                congestion.on_sent(now.mono, len, player.took_number(), true);
+                Some(len)
             });
         }
     }
@@ -269,6 +282,36 @@ impl Shard {
                 }
             }
             Role::Play(playing) => {
+                let Playing { parts, congestion, .. } = &mut **playing;
+                let mut out = Out {
+                    egress: &mut self.egress,
+                    streams: &mut self.connections,
+                    counters: &mut self.counters,
+                    sockets: &self.parts.sockets,
+                    transaction: &mut self.transaction,
+                    relay: &mut self.parts.relay,
+                    now: now.mono,
+                };
+                let streams = &mut self.streams;
+                let rates = |stream, track: u8| {
+                    let meter = streams.get_mut(&stream)?.meters.get_mut(usize::from(track))?;
+                    Some(meter.rates(now.mono))
+                };
+                congestion.handle_timeout(now.mono, parts, rates, out.counters);
+                while congestion.wants_padding(now.mono, out.counters) {
+                    let sent = out.send(&route, |slot, counters| {
+                        let part = parts.iter_mut().find(|part| part.player.can_pad())?;
+                        part.player.offer_number(congestion.next_number());
+                        let len = part.player.write_padding(slot)?;
+                        let len = session.protect_rtp(slot, len, counters)?;
+                        congestion.on_sent(now.mono, len, part.player.took_number(), false);
+                        counters.add(Id::ForwardProbeBytes, len as u64);
+                        Some(len)
+                    });
+                    if !sent {
+                        congestion.cannot_pad();
+                    }
+                }
                 for Part { stream, player, .. } in &mut playing.parts {
                     for layer in player.wants_keyframe() {
                         self.ask_keyframe(stream, layer);
