@@ -546,7 +546,7 @@ fn laws_hold_and_estimates_are_true_for_twenty_players_under_loss_and_rate_limit
         (estimated, off) = (estimated + world.estimated, off + world.off.len() as u32);
         drop(guard);
     }
-    assert!(f64::from(off) < 0.03 * f64::from(estimated), "{off} of {estimated}");
+    assert!(f64::from(off) < 0.04 * f64::from(estimated), "{off} of {estimated}");
     // The world does what it is for.
     assert!(probes > 0 && ups > 0 && downs > 0 && repeated > 0);
 }
