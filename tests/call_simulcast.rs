@@ -89,6 +89,22 @@ fn simulcast_of_firefox_is_taken_like_that_of_chromium() {
 }
 
 #[test]
+fn simulcast_of_h264_and_av1_is_chosen_like_that_of_vp8() {
+    for codec in ["h264", "av1"] {
+        let gateway = Gateway::start(2);
+        let mut plan = plan(&gateway, &simulcast(), &pinned_then_moving());
+        plan["codec"] = json!(codec);
+        if codec == "av1" {
+            // Without a mode of each encoding Chromium sends the first alone.
+            for encoding in plan["encodings"].as_array_mut().expect("a list") {
+                encoding["scalabilityMode"] = json!("L1T2");
+            }
+        }
+        three_sizes_and_no_freeze(&Tool::node(&gateway, "simulcast.mjs", &plan).result());
+    }
+}
+
+#[test]
 fn spatial_layers_of_vp9_are_chosen_like_those_of_simulcast() {
     let gateway = Gateway::start(2);
     let encodings = json!([{ "scalabilityMode": "L3T3_KEY", "maxBitrate": 1_000_000 }]);
