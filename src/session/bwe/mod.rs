@@ -52,7 +52,7 @@ const SILENCE_LEAST: f64 = 0.4;
 /// More is no chance.
 const MOST_CHANCE: f64 = 0.1;
 /// Most packets of one message that are sorted and looked at.
-const BATCH: usize = 1_024;
+const BATCH: usize = 512;
 /// Bytes of headers around a packet that a bottleneck sees: IP, UDP, TURN.
 const HEADERS: usize = 32;
 
