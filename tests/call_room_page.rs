@@ -9,7 +9,8 @@ use serde_json::json;
 fn meet(browsers: &[&str], key: Option<&str>) {
     let _turn = common::alone();
     let gateway = Gateway::start(2);
-    let mint = ["token", "mint", "--publish", "lobby/*", "--play", "lobby/*", "--chat", "--ttl", "1h"];
+    let mint =
+        ["token", "mint", "--publish", "lobby/*", "--play", "lobby/*", "--chat", "--ttl", "1h"];
     let screenshot = std::env::var("VEILGATE_TEST_SCREENSHOT").ok();
     let plan = json!({
         "token": gateway.cli(&mint),

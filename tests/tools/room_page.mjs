@@ -39,10 +39,16 @@ const seesOthers = (caller, count) =>
       let moving = 0;
       for (const video of document.querySelectorAll('.tiles video')) {
         if (video.muted || video.videoWidth === 0) continue;
-        const frames = video.getVideoPlaybackQuality().totalVideoFrames;
-        const before = window.seen.get(video) ?? frames;
-        window.seen.set(video, before);
-        if (frames > before + 10) moving += 1;
+        // By what is painted: Firefox counts no frames of a MediaStream.
+        const canvas = document.createElement('canvas');
+        canvas.width = 40;
+        canvas.height = 30;
+        const paint = canvas.getContext('2d');
+        paint.drawImage(video, 0, 0, canvas.width, canvas.height);
+        const picture = paint.getImageData(0, 0, canvas.width, canvas.height).data.join();
+        const pictures = window.seen.get(video) ?? new Set();
+        window.seen.set(video, pictures.add(picture));
+        if (pictures.size > 5) moving += 1;
       }
       return moving === wanted;
     },
