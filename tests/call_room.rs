@@ -15,7 +15,16 @@ const PYTHON: &str = "py";
 fn token(gateway: &Gateway, who: &str) -> String {
     let stream = format!("lobby/{who}");
     gateway.cli(&[
-        "token", "mint", "--subject", who, "--publish", &stream, "--play", "lobby/*", "--ttl", "1h",
+        "token",
+        "mint",
+        "--subject",
+        who,
+        "--publish",
+        &stream,
+        "--play",
+        "lobby/*",
+        "--ttl",
+        "1h",
     ])
 }
 
@@ -55,9 +64,7 @@ fn everyone_sees_everyone_whoever_leaves_reloads_or_restarts() {
         &json!({ "room": "lobby", "name": PYTHON, "stream": PYTHON, "token": token(&gateway, PYTHON) }),
     );
     python.flowing();
-    let guest = |who: &str, browser: &str| {
-        json!({ "who": who, "browser": browser, "stream": who, "token": token(&gateway, who) })
-    };
+    let guest = |who: &str, browser: &str| json!({ "who": who, "browser": browser, "stream": who, "token": token(&gateway, who) });
     let mut guests: Vec<_> = CHROMIUM.iter().map(|who| guest(who, "chromium")).collect();
     guests.push(guest(FIREFOX, "firefox"));
     let plan = json!({ "room": "lobby", "guests": guests });
