@@ -2,12 +2,21 @@
 
 mod common;
 
+use std::net::{SocketAddr, UdpSocket};
+use std::time::Duration;
+
 use axum::http::{Method, header};
 use common::bridge::{Bridge, FRAGMENT, Recorder, local, location, post_offer};
 use common::{GATEWAY, Gateway, HTTPS_PORT};
 use serde_json::{Value, json};
+use stun::attributes::ATTR_USERNAME;
+use stun::message::{BINDING_REQUEST, Message, Setter as _};
+use stun::textattrs::TextAttribute;
 
 const NAME: &str = "lobby/cam1";
+
+/// What [`post_offer`] posts.
+const OFFER: &str = include_str!("data/sdp/gstreamer1.22-sendonly.sdp");
 
 /// A problem's code; its status stands in the body, too.
 fn code(answer: &(u16, String, String)) -> (u16, String) {
@@ -123,6 +132,60 @@ fn client_that_says_nothing_loses_its_session_here_and_at_the_gateway() {
     assert_eq!(recorder.seen(&Method::DELETE, "/whip/session/").len(), 1);
     no_allocation_is_left(&gateway);
     assert_eq!(bridge.interrupt(), 0);
+}
+
+/// A Binding request that names a session and proves nothing.
+fn unproven_check(answer: &str) -> Vec<u8> {
+    let ufrag = |sdp: &str| {
+        let line = sdp.lines().find_map(|line| line.strip_prefix("a=ice-ufrag:"));
+        line.expect("an ufrag").trim().to_owned()
+    };
+    let username = format!("{}:{}", ufrag(answer), ufrag(OFFER));
+    let mut check = Message::new();
+    check.set_type(BINDING_REQUEST);
+    check.new_transaction_id().expect("random");
+    check.write_header();
+    TextAttribute::new(ATTR_USERNAME, username).add_to(&mut check).expect("room");
+    check.raw
+}
+
+#[test]
+fn bridge_answers_no_check_in_the_gateways_place() {
+    let gateway = Gateway::start(1);
+    let bridge = Bridge::start(&gateway, &["--silence", "4s"]);
+    let (status, _, answer) = post_offer(&gateway, NAME, &[]);
+    assert_eq!(status, 201, "{answer}");
+    bridge.event("session_started");
+    let candidate = answer.lines().find(|line| line.starts_with("a=candidate:"));
+    let port = candidate.and_then(|line| line.split_whitespace().nth(5)).expect("a port");
+    let to: SocketAddr = format!("127.0.0.1:{port}").parse().expect("an address");
+    let (client, stranger) = gateway.network.as_client(|| {
+        let bound = || UdpSocket::bind("127.0.0.1:0").expect("bound");
+        (bound(), bound())
+    });
+    client.set_read_timeout(Some(Duration::from_millis(100))).expect("set");
+    let check = unproven_check(&answer);
+    let mut strangers = 0;
+    // Until the bridge gives up the gateway, which says nothing to this.
+    let ended = (0..200).find_map(|_| {
+        // The socket is gone at the end.
+        let _gone = client.send_to(&check, to);
+        strangers += u64::from(stranger.send_to(&check, to).is_ok());
+        assert!(client.recv(&mut [0; 100]).is_err(), "somebody answered");
+        bridge.next_event()
+    });
+    let ended = ended.expect("it ends within 20 s");
+    assert_eq!(ended["event"], "session_ended", "{ended:#}");
+    assert_eq!(ended["reason"], "gateway_silent", "{ended:#}");
+    let packets = |of: &str| ended["packets"][of].as_u64().expect("a number");
+    assert!(packets("from_client") > 0 && packets("from_gateway") == 0, "{ended:#}");
+    // The first to name the session is its client: the other is nobody's.
+    assert!((1..=strangers).contains(&packets("dropped")), "{strangers}: {ended:#}");
+    gateway.metrics_when("the checks reached the gateway", |m| {
+        m.sum("veilgate_session_ice_checks_total", &["result=\"bad_integrity\""]) > 0.0
+    });
+    assert_eq!(bridge.interrupt(), 0);
+    no_allocation_is_left(&gateway);
 }
 
 #[test]

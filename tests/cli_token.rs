@@ -39,12 +39,32 @@ fn json_output_names_the_token_and_what_it_allows() {
 }
 
 #[test]
+fn grants_of_rooms_are_off_unless_asked_for() {
+    let (home, _) = Home::after_dev();
+    let plain = ["token", "mint", "--play", "lobby/*", "--json"];
+    let minted = home.run(&plain).expect(0).json();
+    assert_eq!((&minted["chat"], &minted["admin"]), (&false.into(), &false.into()));
+    let minted =
+        home.run(&[&plain[..], &["--chat", "--data", "--admin"]].concat()).expect(0).json();
+    let token = minted["token"].as_str().unwrap();
+    let ran = home.run_with_stdin(&["token", "verify"], token).expect(0);
+    assert!(ran.stdout.contains("rooms    chat, data, admin\n"), "{}", ran.stdout);
+}
+
+#[test]
 fn token_is_explained_claim_by_claim() {
     let (home, _) = Home::after_dev();
     let token =
         home.run(&["token", "mint", "--play", "lobby/*", "--subject", "u"]).expect(0).stdout;
     let ran = home.run_with_stdin(&["token", "verify"], &token).expect(0);
-    for line in ["valid\n", "sub      u\n", "play     lobby/*\n", "publish  nothing\n", "(in "] {
+    for line in [
+        "valid\n",
+        "sub      u\n",
+        "play     lobby/*\n",
+        "publish  nothing\n",
+        "rooms    no chat",
+        "(in ",
+    ] {
         assert!(ran.stdout.contains(line), "{line} in {}", ran.stdout);
     }
 }

@@ -1,17 +1,21 @@
 //! What the page's client module asks of a gateway, and what it makes of each answer.
 
 mod common;
+mod signal_kit;
 
+use std::collections::BTreeSet;
 use std::path::Path;
 use std::process::Command;
 
 use serde_json::Value;
 
 /// Every behaviour of `tools/client_module.mjs`, in its order.
-const BEHAVIOURS: [&str; 18] = [
+const BEHAVIOURS: [&str; 21] = [
     "three sizes by rid, small to large, relay-only",
     "another network restarts ICE in the same session",
+    "while no network is there the session is kept",
     "a restart that is refused makes a new session",
+    "a wish for a layer outlives its session",
     "a credential is renewed before what it made ends",
     "pauses grow while sessions end as soon as they begin",
     "a handler that throws is reported and ends nothing",
@@ -25,6 +29,7 @@ const BEHAVIOURS: [&str; 18] = [
     "what is unpublished while it begins goes nowhere",
     "two reasons to publish again are one",
     "an offer at the end opens nothing",
+    "every request is one that the protocol knows",
     "who is put out stays out",
     "a refused join says why",
 ];
@@ -38,24 +43,78 @@ const SEALING: [&str; 5] = [
     "made-up epochs cost their derivation once",
 ];
 
-#[test]
-fn client_module_speaks_the_protocols_and_mends_what_breaks() {
-    assert_eq!(behaviours("client_module.mjs"), BEHAVIOURS);
-}
+/// Every behaviour of `tools/e2ee_frames.mjs`, in its order.
+const FRAMES: [&str; 8] = [
+    "frames are sealed as the document says",
+    "no nonce is used twice under one key",
+    "what is sealed opens with the key, whole",
+    "a changed bit, another key, and no key at all are dropped and told",
+    "a codec that cannot be sealed is never sent",
+    "players follow the ratchet, which has no way back",
+    "forged frames of a later epoch move nobody",
+    "another secret is taken up with a keyframe",
+];
 
-#[test]
-fn worker_of_encrypted_streams_keeps_keys_and_epochs_apart() {
-    assert_eq!(behaviours("e2ee_worker.mjs"), SEALING);
-}
-
-/// What a driver says that it has seen.
-fn behaviours(driver: &str) -> Vec<String> {
+/// What a script says of each behaviour that has passed.
+fn passed(script: &str) -> Vec<Value> {
     common::need("node", "nodejs");
-    let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/tools").join(driver);
+    let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/tools").join(script);
     let output = Command::new("node").arg(script).output().expect("node runs");
     let problem = String::from_utf8_lossy(&output.stderr);
     assert!(output.status.success(), "{problem}");
     let text = String::from_utf8(output.stdout).expect("utf-8");
     let events = text.lines().map(|line| serde_json::from_str::<Value>(line).expect("JSON"));
-    events.filter_map(|event| event["name"].as_str().map(str::to_owned)).collect()
+    events.filter(|event| event["event"] == "passed").collect()
+}
+
+fn names(passed: &[Value]) -> Vec<&str> {
+    passed.iter().filter_map(|behaviour| behaviour["name"].as_str()).collect()
+}
+
+#[test]
+fn client_module_speaks_the_protocols_and_mends_what_breaks() {
+    let passed = passed("client_module.mjs");
+    assert_eq!(names(&passed), BEHAVIOURS);
+    let list = |side: &str| -> Vec<&Value> {
+        passed.iter().flat_map(|behaviour| behaviour[side].as_array()).flatten().collect()
+    };
+    let (said, told) = (list("said"), list("told"));
+    let types: BTreeSet<&str> = said.iter().filter_map(|said| said["type"].as_str()).collect();
+    // All but "ping", which comes after 15 s of silence.
+    let all = [
+        "answer",
+        "chat",
+        "data",
+        "ice",
+        "join",
+        "kick",
+        "last_n",
+        "layer",
+        "leave",
+        "mute",
+        "pause",
+        "publish",
+        "restart",
+        "resume",
+        "subscribe",
+        "unpublish",
+    ];
+    assert_eq!(types, BTreeSet::from(all));
+    assert!(!told.is_empty());
+    for message in said {
+        signal_kit::from_client(message);
+    }
+    // The gateway of that play must not be kinder than ours.
+    for message in told {
+        signal_kit::from_server(&message.to_string());
+    }
+}
+
+#[test]
+fn frames_are_sealed_end_to_end_as_documented_and_no_nonce_is_used_twice() {
+    assert_eq!(names(&passed("e2ee_frames.mjs")), FRAMES);
+
+#[test]
+fn worker_of_encrypted_streams_keeps_keys_and_epochs_apart() {
+    assert_eq!(names(&passed("e2ee_worker.mjs")), SEALING);
 }

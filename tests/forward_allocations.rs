@@ -49,6 +49,7 @@ fn ten_thousand_forwarded_packets_allocate_nothing() {
     let mut slot = [0; MAX_PAYLOAD + MAX_OVERHEAD];
     let mut payload = [0; 1100];
     let ssrc = play_track(VIDEO, false).ssrc;
+    let mut last = [0; 2];
     let (mut written, mut repeated) = (0, 0);
     for sequence in 0..WARM + 10_000 {
         payload[..KEY.len()].copy_from_slice(if sequence % 300 == 0 { KEY } else { MORE });
@@ -61,31 +62,31 @@ fn ten_thousand_forwarded_packets_allocate_nothing() {
         };
         let now = at(u64::from(sequence) * 3);
         let report = sender_report(VIDEO_SSRC, now.unix.as_ntp(), 9);
-        let numbers = [sequence, sequence.wrapping_sub(7)];
         // What the test builds is not the forwarder's.
         let before = ALLOCATIONS.with(Cell::get);
         let media = if lost { None } else { rig.publisher.on_rtp(now, &packet, &mut rig.counters) };
         if let Some(media) = media {
             let payload = &packet[media.payload.clone()];
             cache.store(&media, payload);
-            for player in &mut players {
+            for (player, last) in players.iter_mut().zip(&mut last) {
                 let counters = &mut rig.counters;
-                written += u32::from(
-                    player.write_rtp(now, &media, payload, &mut slot, counters).is_some(),
-                );
+                if player.write_rtp(now, &media, payload, &mut slot, counters).is_some() {
+                    written += 1;
+                    *last = u16::from_be_bytes([slot[2], slot[3]]);
+                }
             }
         }
         rig.publisher.on_rtcp(now, &report, &mut rig.counters);
         while rig.publisher.poll_rtcp(now, &mut out, &mut rig.counters).is_some() {}
         let clocks = [rig.publisher.clock(AUDIO), rig.publisher.clock(VIDEO)];
-        for player in &mut players {
+        for (player, last) in players.iter_mut().zip(last) {
             let mut writer = Writer::new(&mut out);
-            writer.nack(1, ssrc, numbers);
+            writer.nack(1, ssrc, [last.wrapping_sub(7), last]);
             let len = writer.len();
             wants.clear();
             player.on_rtcp(now, &out[..len], &mut wants, &mut rig.counters);
-            for (_, sequence) in &wants.nacks {
-                if let Some((head, payload)) = cache.load(*sequence) {
+            for (layer, sequence) in &wants.nacks {
+                if let Some((head, payload)) = cache.load(layer.layer, *sequence) {
                     let counters = &mut rig.counters;
                     let len = player.write_retransmission(now, &head, payload, &mut slot, counters);
                     repeated += u32::from(len.is_some());

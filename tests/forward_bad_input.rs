@@ -93,8 +93,8 @@ impl Victim {
         self.player.on_rtcp(self.now, compound, &mut self.wants, counters);
         assert!(self.wants.nacks.len() <= 512 && self.wants.keyframes.len() <= 2);
         let mut slot = [0; MAX_PAYLOAD + MAX_OVERHEAD];
-        for (_, sequence) in &self.wants.nacks {
-            if let Some((head, payload)) = self.cache.load(*sequence) {
+        for (layer, sequence) in &self.wants.nacks {
+            if let Some((head, payload)) = self.cache.load(layer.layer, *sequence) {
                 let (player, counters) = (&mut self.player, &mut self.rig.counters);
                 player.write_retransmission(self.now, &head, payload, &mut slot, counters);
             }
@@ -132,7 +132,7 @@ impl Victim {
             }
             Input::Keyframe(track) => {
                 let counters = &mut self.rig.counters;
-                self.rig.publisher.request_keyframe(self.now, *track, counters);
+                self.rig.publisher.request_keyframe(self.now, plain(*track), counters);
             }
         }
         self.rig.rtcp(self.now);
@@ -162,7 +162,7 @@ proptest! {
         let mut rig = Rig::new(&stream());
         rig.rtp(at(0), &video(1, KEY)).expect("taken");
         rig.rtp(at(0), &video(200, DELTA)).expect("taken");
-        rig.publisher.request_keyframe(at(0), VIDEO, &mut rig.counters);
+        rig.publisher.request_keyframe(at(0), plain(VIDEO), &mut rig.counters);
         let mut out = vec![0; room];
         let mut calls = 0;
         while rig.publisher.poll_rtcp(at(50), &mut out, &mut rig.counters).is_some() {

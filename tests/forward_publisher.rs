@@ -7,6 +7,7 @@ use veilgate::forward::MAX_PAYLOAD;
 use veilgate::metrics::Id;
 use veilgate::time::Unix;
 use veilgate::wire::media::CodecName;
+use veilgate::wire::media::TrackSpec;
 use veilgate::wire::rtp::Rtp;
 
 #[test]
@@ -113,6 +114,30 @@ fn reordered_packets_are_neither_asked_for_nor_lost() {
 }
 
 #[test]
+fn transport_wide_feedback_takes_the_place_of_remb_and_covers_all_sources() {
+    let numbered = |mut spec: TrackSpec| {
+        spec.extensions.transport_cc = Some(TRANSPORT_CC);
+        spec
+    };
+    let mut rig = Rig::new(&stream_of(vec![numbered(audio_spec()), numbered(video_spec())]));
+    let send = |rig: &mut Rig, time, number: u16, numbers, payload: &[u8]| {
+        let packet = rtp(numbers, &[(TRANSPORT_CC, &number.to_be_bytes())], payload);
+        rig.rtp(at(time), &packet);
+    };
+    send(&mut rig, 0, 7, (96, VIDEO_SSRC, 1, 1000), KEY);
+    let words = rig.rtcp(at(0));
+    assert!(!words.iter().any(|word| word.starts_with("remb")), "{words:?}");
+    send(&mut rig, 10, 8, (111, AUDIO_SSRC, 1, 1000), b"sound");
+    // A probe without payload is one of the transport's packets too.
+    send(&mut rig, 30, 10, (97, RTX_SSRC, 1, 1000), &[]);
+    assert_eq!(rig.publisher.poll_timeout(), Some(at(50).mono));
+    // 5 s are 78 units of the reference time and 8 ms.
+    let told = "twcc c0de0001 7@Some(8000) 8@Some(18000) 9@None 10@Some(38000)";
+    assert_eq!(rig.rtcp(at(50)), [told]);
+    assert_eq!(rig.counters.get(Id::ForwardFeedbackSent), 1);
+}
+
+#[test]
 fn keyframe_requests_of_many_players_become_one_and_repeat_until_one_comes() {
     let mut rig = Rig::new(&stream());
     rig.rtp(at(0), &video(1, DELTA)).expect("taken");
@@ -121,7 +146,7 @@ fn keyframe_requests_of_many_players_become_one_and_repeat_until_one_comes() {
     let mut sequence = 1;
     for time in (10..2000).step_by(10) {
         if time == 10 || time == 20 || time == 30 {
-            rig.publisher.request_keyframe(at(time), VIDEO, &mut rig.counters);
+            rig.publisher.request_keyframe(at(time), plain(VIDEO), &mut rig.counters);
         }
         sequence += 1;
         let payload = if time == 1400 { KEY } else { DELTA };
@@ -133,15 +158,15 @@ fn keyframe_requests_of_many_players_become_one_and_repeat_until_one_comes() {
     assert_eq!(script, [(10, pli()), (510, pli()), (1010, pli())]);
     assert_eq!(rig.counters.get(Id::ForwardKeyframeSent), 3);
     // Audio has none, a track that does not exist neither.
-    rig.publisher.request_keyframe(at(2000), AUDIO, &mut rig.counters);
-    rig.publisher.request_keyframe(at(2000), 9, &mut rig.counters);
+    rig.publisher.request_keyframe(at(2000), plain(AUDIO), &mut rig.counters);
+    rig.publisher.request_keyframe(at(2000), plain(9), &mut rig.counters);
     assert!(rig.rtcp(at(2500)).iter().all(|word| !word.starts_with("pli")));
 }
 
 #[test]
 fn a_silent_track_is_asked_five_times_and_again_when_it_speaks() {
     let mut rig = Rig::new(&stream());
-    rig.publisher.request_keyframe(at(0), VIDEO, &mut rig.counters);
+    rig.publisher.request_keyframe(at(0), plain(VIDEO), &mut rig.counters);
     let mut times = Vec::new();
     while let Some(due) = rig.publisher.poll_timeout() {
         let due = at(millis(due.max(at(0).mono)));

@@ -339,8 +339,8 @@ impl World {
                 let (wants, counters) = (&mut self.wants, &mut self.counters);
                 seat.player.on_rtcp(now, &packet, wants, counters);
                 assert!(self.wants.nacks.len() <= 512 && self.wants.keyframes.len() <= 2);
-                for (track, sequence) in &self.wants.nacks {
-                    let cached = self.caches[usize::from(*track)].load(*sequence);
+                for (layer, sequence) in &self.wants.nacks {
+                    let cached = self.caches[usize::from(layer.track)].load(0, *sequence);
                     match cached {
                         Some((head, payload)) => {
                             seat.repeat(now, &head, payload, &mut self.counters);
@@ -348,13 +348,13 @@ impl World {
                         None => self.counters.inc(Id::ForwardRetransmitMiss),
                     }
                 }
-                for track in &self.wants.keyframes {
-                    self.publisher.request_keyframe(now, *track, &mut self.counters);
+                for layer in &self.wants.keyframes {
+                    self.publisher.request_keyframe(now, *layer, &mut self.counters);
                 }
             }
             if time.is_multiple_of(100) {
-                for track in seat.player.wants_keyframe() {
-                    self.publisher.request_keyframe(now, track, &mut self.counters);
+                for layer in seat.player.wants_keyframe() {
+                    self.publisher.request_keyframe(now, layer, &mut self.counters);
                 }
             }
             while let Some(len) = seat.player.poll_rtcp(now, &clocks, &mut out) {

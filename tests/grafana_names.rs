@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use serde_json::Value;
-use veilgate::metrics::{Exposition, Published, Signalling};
+use veilgate::metrics::{Exposition, Published, RoomMetrics, Signalling};
 
 fn dashboards() -> Vec<PathBuf> {
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("grafana/dashboards");
@@ -68,6 +68,9 @@ fn exposed() -> (BTreeSet<String>, String) {
     let exposition = Exposition::new(vec![Arc::new(Published::default())]).expect("a registry");
     let signalling = Signalling::new().expect("counters");
     signalling.register(&exposition).expect("free names");
+    let rooms = RoomMetrics::new().expect("counters");
+    rooms.register(&exposition).expect("free names");
+    rooms.on_closed("left");
     signalling.on_response(401, Some("token_expired"));
     let text = exposition.text().expect("text");
     let lines = text.lines().filter(|line| !line.starts_with('#'));

@@ -66,7 +66,7 @@ async fn a_room_may_be_called_session() {
 async fn each_refusal_has_its_status_and_code() {
     for (refusal, status, code, retry) in [
         (Refusal::NameInUse, 409, "name_in_use", false),
-        (Refusal::NobodyPublishing, 404, "nobody_publishing", true),
+        (Refusal::NobodyPublishing, 409, "nobody_publishing", true),
         (Refusal::BadSdp("line 3".to_owned()), 400, "bad_sdp", false),
         (Refusal::NoCodec("VP8".to_owned()), 422, "no_codec", false),
         (Refusal::NoFingerprint("none".to_owned()), 422, "no_fingerprint", false),
@@ -306,10 +306,10 @@ async fn errors_are_readable_across_origins_and_origins_can_be_narrowed() {
 #[tokio::test]
 async fn wrong_methods_are_405_with_allow() {
     for (method, path, allowed) in [
-        ("GET", "/whip/lobby/cam1", "POST"),
+        ("PUT", "/whip/lobby/cam1", "POST"),
         ("PATCH", "/whip/lobby/cam1", "POST"),
-        ("GET", "/whip/session/x", "DELETE"),
-        ("PATCH", "/whep/session/x", "DELETE"),
+        ("PUT", "/whip/session/x", "DELETE"),
+        ("PUT", "/whep/session/x", "PATCH"),
         ("POST", "/v1/ice", "GET"),
         ("POST", "/page.js", "GET"),
     ] {

@@ -28,8 +28,12 @@ const ROOMS: &[(&str, &[&str])] = &[
             "engine",
             "auth",
             "metrics",
+            // What a player wishes of its layers, in the data plane's own words.
+            "forward::Wish",
+            "forward::MAX_LAYERS",
             "session::negotiate",
             "session::dtls",
+            "session::Generation",
             "session::IceCredentials",
             "session::Params",
             "session::Reason",

@@ -116,6 +116,7 @@ impl Server {
             publish: vec!["bench/*".to_owned()],
             play: vec!["bench/*".to_owned()],
             ttl: Duration::from_secs(7_200),
+            ..TokenRequest::default()
         };
         Ok(TokenKeys::new(vec![key])?.mint(Unix::from_secs(self.now), &request, "bench")?)
     }

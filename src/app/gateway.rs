@@ -6,19 +6,25 @@ use std::time::Duration;
 
 use crate::auth::explain::{Explained, Question};
 use crate::auth::turn::{Class, MintError};
+use crate::control::restart::{IfMatch, Patched};
 use crate::control::revocation::{self, Revocations, RevokeError};
+use crate::control::rooms::Rooms;
 use crate::control::sealed::Sealed;
 use crate::control::store::{Record, StoreError};
 use crate::control::{Accepted, Control, IceConfig, Principal, Refusal};
+use crate::forward::Wish;
 use crate::http;
 use crate::ids::StreamName;
 use crate::metrics::Exposition;
 use crate::time::Now;
+use crate::wire::media::MediaKind;
+use crate::wire::sdp::Fragment;
 
 /// The control plane, ready or not, and its metrics.
 #[derive(Clone, Debug)]
 pub(super) struct Gateway {
     control: Control,
+    rooms: Rooms,
     revocations: Revocations,
     exposition: Exposition,
     ready: Arc<AtomicBool>,
@@ -27,11 +33,12 @@ pub(super) struct Gateway {
 impl Gateway {
     pub(super) fn new(
         control: Control,
+        rooms: Rooms,
         revocations: Revocations,
         exposition: Exposition,
         ready: Arc<AtomicBool>,
     ) -> Self {
-        Self { control, revocations, exposition, ready }
+        Self { control, rooms, revocations, exposition, ready }
     }
 }
 
@@ -64,6 +71,35 @@ impl http::Gateway for Gateway {
         self.control.close(resource, who)
     }
 
+    async fn patch(
+        &self,
+        resource: &str,
+        who: Option<&Principal>,
+        expected: &IfMatch,
+        fragment: &Fragment,
+    ) -> Result<Patched, Refusal> {
+        self.control.patch(resource, who, expected, fragment)
+    }
+
+    fn steer(
+        &self,
+        resource: &str,
+        who: Option<&Principal>,
+        track: MediaKind,
+        wish: Wish,
+    ) -> Result<(), Refusal> {
+        self.control.steer(resource, who, None, track, wish)
+    }
+
+    fn layer_called(
+        &self,
+        resource: &str,
+        who: Option<&Principal>,
+        rid: &str,
+    ) -> Result<u8, Refusal> {
+        self.control.layer_called(resource, who, None, rid)
+    }
+
     fn ice_config(&self, who: &Principal) -> Result<IceConfig, Refusal> {
         self.control.ice_config(who)
     }
@@ -80,6 +116,10 @@ impl http::Gateway for Gateway {
 
     fn sealed(&self) -> &Sealed {
         self.control.sealed()
+    }
+
+    fn rooms(&self) -> &Rooms {
+        &self.rooms
     }
 
     fn explain(&self, question: Question<'_>) -> Explained {

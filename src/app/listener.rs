@@ -13,7 +13,7 @@ use std::time::Duration;
 use ppp::v2;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, ReadBuf};
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::Semaphore;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::timeout;
 use tokio_rustls::TlsAcceptor;
 use tokio_rustls::server::TlsStream;
@@ -39,8 +39,9 @@ const PROXY_FIXED: usize = 16;
 /// stay far below.
 const LONGEST_PROXY: usize = 2_048;
 
-/// An HTTP connection after TLS, its first bytes read ahead.
-pub(super) type HttpStream = Prefixed<TlsStream<TcpStream>>;
+/// An HTTP connection after TLS, its first bytes read ahead, with the places it takes: a WebSocket
+/// outlives the HTTP connection that it was.
+pub(super) type HttpStream = Prefixed<TlsStream<TcpStream>, (Held, OwnedSemaphorePermit)>;
 
 /// What the doorkeepers of all TCP ports share.
 #[derive(Clone)]
@@ -83,19 +84,20 @@ where
                 Err(closed) => closed.reason(),
             });
             match opened {
-                Ok(Opened::Http(http, _held)) => serve(*http).await,
+                Ok(Opened::Http(begun, http, held)) => {
+                    serve(Prefixed::new(begun, *http, (held, slot))).await;
+                }
                 // A shard that takes no more closes it by dropping it.
                 Ok(Opened::Turn(turn)) => _ = entrance.engine.connect(turn),
                 Err(_) => {}
             }
-            drop(slot);
         });
     }
 }
 
 /// What a connection turned out to be.
 enum Opened {
-    Http(Box<HttpStream>, Held),
+    Http(Vec<u8>, Box<TlsStream<TcpStream>>, Held),
     Turn(Incoming),
 }
 
@@ -171,7 +173,7 @@ impl Entrance {
                 let tls = Some(Box::new(connection));
                 Ok(Opened::Turn(Incoming { socket, client, listener, tls, begun, held }))
             }
-            _ => Ok(Opened::Http(Box::new(Prefixed::new(begun, stream)), held)),
+            _ => Ok(Opened::Http(begun, Box::new(stream), held)),
         }
     }
 }
@@ -208,22 +210,23 @@ fn canonical(peer: SocketAddr) -> SocketAddr {
     SocketAddr::new(peer.ip().to_canonical(), peer.port())
 }
 
-/// A stream with bytes read ahead put back in front.
+/// A stream with bytes read ahead put back in front, and something kept as long as it is.
 #[derive(Debug)]
-pub(super) struct Prefixed<S> {
+pub(super) struct Prefixed<S, K> {
     prefix: Vec<u8>,
     taken: usize,
     stream: S,
+    _kept: K,
 }
 
-impl<S> Prefixed<S> {
+impl<S, K> Prefixed<S, K> {
     /// Puts `prefix` back.
-    pub(super) const fn new(prefix: Vec<u8>, stream: S) -> Self {
-        Self { prefix, taken: 0, stream }
+    pub(super) const fn new(prefix: Vec<u8>, stream: S, kept: K) -> Self {
+        Self { prefix, taken: 0, stream, _kept: kept }
     }
 }
 
-impl<S: AsyncRead + Unpin> AsyncRead for Prefixed<S> {
+impl<S: AsyncRead + Unpin, K: Unpin> AsyncRead for Prefixed<S, K> {
     fn poll_read(
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
@@ -240,7 +243,7 @@ impl<S: AsyncRead + Unpin> AsyncRead for Prefixed<S> {
     }
 }
 
-impl<S: AsyncWrite + Unpin> AsyncWrite for Prefixed<S> {
+impl<S: AsyncWrite + Unpin, K: Unpin> AsyncWrite for Prefixed<S, K> {
     fn poll_write(
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
@@ -276,7 +279,7 @@ mod tests {
 
     #[tokio::test]
     async fn bytes_read_ahead_come_first() {
-        let mut stream = Prefixed::new(b"GE".to_vec(), io::Cursor::new(b"T /".to_vec()));
+        let mut stream = Prefixed::new(b"GE".to_vec(), io::Cursor::new(b"T /".to_vec()), ());
         let mut text = String::new();
         stream.read_to_string(&mut text).await.expect("reads");
         assert_eq!(text, "GET /");

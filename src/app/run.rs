@@ -27,11 +27,12 @@ use crate::auth::turn::Keys;
 use crate::cli::{ServePlan, print};
 use crate::config::{self, Config, Format};
 use crate::control::revocation::Revocations;
+use crate::control::rooms::{self, Rooms};
 use crate::control::store::Store;
 use crate::control::{self, Control, Principal};
 use crate::engine::{self, Engine};
 use crate::http;
-use crate::metrics::{Exposition, LogFormat, Signalling, init_log};
+use crate::metrics::{Exposition, LogFormat, RoomMetrics, Signalling, init_log};
 use crate::relay;
 use crate::session::dtls;
 
@@ -125,6 +126,9 @@ pub fn run(plan: ServePlan) -> anyhow::Result<()> {
     let exposition = Exposition::new(engine.handle().published())?;
     let signalling = Signalling::new()?;
     signalling.register(&exposition)?;
+    let room_metrics = RoomMetrics::new()?;
+    room_metrics.register(&exposition)?;
+    let rooms = Rooms::new(Arc::new(control.clone()), rooms::MAX_PARTICIPANTS, Some(room_metrics));
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(CONTROL_THREADS)
         .thread_name("control")
@@ -137,6 +141,11 @@ pub fn run(plan: ServePlan) -> anyhow::Result<()> {
             async move { control.run(events).await }
         });
         tokio::spawn(rotate(control.clone()));
+        tokio::spawn({
+            let (rooms, control, events) =
+                (rooms.clone(), control.clone(), control.stream_events());
+            async move { rooms.run(events, || control.now()).await }
+        });
         tokio::spawn(nonces::rotate(engine.handle(), nonces::PERIOD, super::dev::random));
         if config.relay.external.is_some() {
             tokio::spawn(watch_addresses(config.clone(), engine.handle()));
@@ -147,7 +156,13 @@ pub fn run(plan: ServePlan) -> anyhow::Result<()> {
             https.push(bind(*address, "HTTPS")?);
         }
         let loopback = bind(config.listen.metrics, "metrics")?;
-        let gateway = Gateway::new(control.clone(), revocations, exposition, Arc::clone(&ready));
+        let gateway = Gateway::new(
+            control.clone(),
+            rooms.clone(),
+            revocations,
+            exposition,
+            Arc::clone(&ready),
+        );
         let (stop, stopping) = watch::channel(false);
         let slots = Arc::new(Semaphore::new(listener::CONNECTIONS as usize));
         // A browser would apply HSTS for `localhost` to every other port there as well.
@@ -207,6 +222,7 @@ pub fn run(plan: ServePlan) -> anyhow::Result<()> {
         let _told = engine.handle().drain(Some(relay::Alternate::default()));
         accepting.iter().for_each(tokio::task::JoinHandle::abort);
         let _nobody_connected = stop.send(true);
+        rooms.stop();
         // Every slot is free when the last request is answered.
         let _late = tokio::time::timeout(DRAIN, slots.acquire_many(listener::CONNECTIONS)).await;
         anyhow::Ok(())
@@ -332,6 +348,9 @@ fn welcome(dev: &DevInfo, control: &Control, tokens: &TokenKeys) -> anyhow::Resu
         subject: Some(SUBJECT.to_owned()),
         publish: vec!["lobby/*".to_owned()],
         play: vec!["lobby/*".to_owned()],
+        chat: true,
+        data: true,
+        admin: false,
         ttl: TTL,
     };
     let jti = super::dev::hex(&super::dev::random::<16>()?);

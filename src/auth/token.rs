@@ -189,6 +189,21 @@ pub struct Claims {
     /// Streams that may be played, `room/stream` or `room/*`.
     #[serde(default)]
     pub play: Vec<String>,
+    /// In rooms: may chat.
+    #[serde(default, skip_serializing_if = "is_false")]
+    pub chat: bool,
+    /// In rooms: may send data.
+    #[serde(default, skip_serializing_if = "is_false")]
+    pub data: bool,
+    /// In rooms: may put others out.
+    #[serde(default, skip_serializing_if = "is_false")]
+    pub admin: bool,
+}
+
+/// Tokens that allow no more than before look as before.
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde's signature")]
+const fn is_false(flag: &bool) -> bool {
+    !*flag
 }
 
 impl Claims {
@@ -230,6 +245,9 @@ impl Claims {
             expires: Unix::from_secs(self.exp),
             publish,
             play,
+            chat: self.chat,
+            data: self.data,
+            admin: self.admin,
         })
     }
 }
@@ -254,6 +272,12 @@ pub struct Grant {
     pub publish: Vec<Pattern>,
     /// What may be played.
     pub play: Vec<Pattern>,
+    /// In rooms: may chat.
+    pub chat: bool,
+    /// In rooms: may send data.
+    pub data: bool,
+    /// In rooms: may put others out.
+    pub admin: bool,
 }
 
 impl Grant {
@@ -278,6 +302,12 @@ impl Grant {
         whole(&self.publish) && whole(&self.play)
     }
 
+    /// Whether its holder may be in a room: something of it to publish or to play.
+    #[must_use]
+    pub fn may_enter(&self, room: &str) -> bool {
+        self.publish.iter().chain(&self.play).any(|pattern| pattern.room() == room)
+    }
+
     /// The single room all patterns share, if they do.
     #[must_use]
     pub fn room(&self) -> Option<&str> {
@@ -296,6 +326,12 @@ pub struct TokenRequest {
     pub publish: Vec<String>,
     /// Streams that may be played.
     pub play: Vec<String>,
+    /// In rooms: may chat.
+    pub chat: bool,
+    /// In rooms: may send data.
+    pub data: bool,
+    /// In rooms: may put others out.
+    pub admin: bool,
     /// Life, whole seconds, at least one.
     pub ttl: Duration,
 }
@@ -373,6 +409,9 @@ impl TokenKeys {
             aud: Vec::new(),
             publish: request.publish.clone(),
             play: request.play.clone(),
+            chat: request.chat,
+            data: request.data,
+            admin: request.admin,
         };
         let entry = self.entries.first().ok_or(MintError::Sign)?;
         let mut header = Header::new(Algorithm::HS256);

@@ -267,6 +267,7 @@ fn mint(origin: &Origin, with_token: bool) -> Result<Minted, Failure> {
             publish: Vec::new(),
             play: vec!["probe/probe".to_owned()],
             ttl: LIFE,
+            ..TokenRequest::default()
         };
         let id = dev::hex(&dev::random::<16>()?);
         let minted = origin.token_keys()?.mint(now, &request, &id);

@@ -32,6 +32,7 @@ Only the token goes to stdout, so that it can be put in a variable.",
 EXAMPLES
   veilgate token mint --publish lobby/cam1 --ttl 1h
   veilgate token mint --publish lobby/cam1 --play 'lobby/*' --subject user-42 --json
+  veilgate token mint --publish 'lobby/*' --play 'lobby/*' --chat --data --admin
   TOKEN=$(veilgate token mint --play 'lobby/*')"
 )]
 pub(super) struct MintArgs {
@@ -42,6 +43,18 @@ pub(super) struct MintArgs {
     /// Stream that may be played; may be repeated
     #[arg(long, value_name = "STREAM", value_delimiter = ',')]
     play: Vec<String>,
+
+    /// Allow chat in rooms
+    #[arg(long)]
+    chat: bool,
+
+    /// Allow data messages in rooms
+    #[arg(long)]
+    data: bool,
+
+    /// Allow putting others out of rooms
+    #[arg(long)]
+    admin: bool,
 
     /// For whom: any text that names the user in your application [default: the token's own id]
     #[arg(long, value_name = "TEXT")]
@@ -93,6 +106,9 @@ struct Minted<'a> {
     jti: &'a str,
     publish: &'a [String],
     play: &'a [String],
+    chat: bool,
+    data: bool,
+    admin: bool,
     ttl: u64,
     expires_at: u64,
 }
@@ -105,6 +121,9 @@ fn mint(args: &MintArgs) -> Done {
         subject: args.subject.clone(),
         publish: args.publish.clone(),
         play: args.play.clone(),
+        chat: args.chat,
+        data: args.data,
+        admin: args.admin,
         ttl: args.ttl,
     };
     // Everything a request can be refused for was on the command line.
@@ -119,6 +138,9 @@ fn mint(args: &MintArgs) -> Done {
         jti: &jti,
         publish: &request.publish,
         play: &request.play,
+        chat: request.chat,
+        data: request.data,
+        admin: request.admin,
         ttl: args.ttl.as_secs(),
         expires_at: now.as_secs().saturating_add(args.ttl.as_secs()),
     })?)
@@ -167,6 +189,13 @@ fn verify(args: &VerifyArgs) -> Done {
     if result.is_err() { Err(Failure::Told(EXIT_NO)) } else { Ok(()) }
 }
 
+fn rooms(claims: &Claims) -> String {
+    let grants = [("chat", claims.chat), ("data", claims.data), ("admin", claims.admin)];
+    let granted = grants.iter().filter(|(_, granted)| *granted).map(|(name, _)| *name);
+    let granted: Vec<&str> = granted.collect();
+    if granted.is_empty() { "no chat, data or admin".to_owned() } else { granted.join(", ") }
+}
+
 fn explain(claims: &Claims, now: u64) -> String {
     // A token's maker may have put anything there; a terminal must not obey it.
     let plain = |text: &str| text.escape_debug().to_string();
@@ -182,6 +211,7 @@ fn explain(claims: &Claims, now: u64) -> String {
         format!("jti      {}", plain(&claims.jti)),
         format!("publish  {}", list(&claims.publish)),
         format!("play     {}", list(&claims.play)),
+        format!("rooms    {}", rooms(claims)),
         format!("iat      {}", out::moment(claims.iat, now)),
     ];
     if let Some(nbf) = claims.nbf {

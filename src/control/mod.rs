@@ -5,9 +5,14 @@
 
 pub mod api;
 mod directory;
+pub mod playing;
+pub mod restart;
 pub mod revocation;
+pub mod rooms;
 pub mod sealed;
+mod steer;
 pub mod store;
+pub mod streams;
 
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
@@ -15,6 +20,7 @@ use std::time::Duration;
 
 use rand::rngs::StdRng;
 use rand::{Rng, RngCore};
+use tokio::sync::broadcast;
 use tokio::sync::mpsc::UnboundedReceiver;
 
 use crate::auth::turn::{Class, Keys, Mint, MintError};
@@ -30,6 +36,9 @@ use crate::wire::media::StreamSpec;
 use crate::wire::sdp;
 pub use api::{Accepted, IceConfig, Principal, Refusal};
 use directory::{Directory, Entry};
+use playing::Playings;
+pub use playing::{PlayOffer, PlayedTrack, PlayingId};
+pub use streams::{AudioLevel, StreamEvent, StreamInfo, TrackInfo};
 
 /// How long a client has from our answer to its first connectivity check.
 const CLAIM_WITHIN: Duration = Duration::from_secs(30);
@@ -63,6 +72,9 @@ struct Inner {
     engine: engine::Handle,
     dtls: RwLock<Arc<dtls::Context>>,
     directory: Mutex<Directory>,
+    /// Never taken while the directory is.
+    playings: Mutex<Playings>,
+    events: broadcast::Sender<StreamEvent>,
     rng: Mutex<StdRng>,
     sealed: sealed::Sealed,
     /// Sessions to end whose shard was too busy to hear it; at most all there are.
@@ -93,6 +105,8 @@ impl Control {
             engine,
             dtls: RwLock::new(dtls),
             directory: Mutex::default(),
+            playings: Mutex::default(),
+            events: broadcast::Sender::new(streams::EVENTS),
             rng: Mutex::new(rng),
             unheard: Mutex::default(),
         };
@@ -129,6 +143,7 @@ impl Control {
                         self.end(session, ufrag);
                     }
                     self.inner.sealed.sweep();
+                    self.tell_playings_again();
                     for session in self.inner.engine.expire() {
                         tracing::info!(%session, "no connectivity check came in time");
                         self.on_ended(session, Reason::Timeout);
@@ -223,7 +238,9 @@ impl Control {
             session,
             ufrag: local.ufrag.clone(),
             resource: resource.clone(),
+            remote_ufrag: offer.ufrag.clone(),
             subject: who.subject.clone(),
+            fingerprint: dtls.fingerprint(),
         };
         let ufrag = local.ufrag.clone();
         let limit = self.inner.config.max_sessions;
@@ -232,6 +249,7 @@ impl Control {
             id: session,
             local,
             remote_ufrag: offer.ufrag.clone(),
+            restart: None,
             fingerprints: offer.fingerprints.clone(),
             subject: SubjectHash::of(&who.subject),
             room: RoomHash::of(name.room()),
@@ -322,27 +340,38 @@ impl Control {
     }
 
     fn on_connected(&self, session: SessionId) {
-        if let Some(name) = self.directory(|d| d.connected(session)) {
-            tracing::info!(%session, stream = %name, "session connected");
+        tracing::info!(%session, "session connected");
+        if let Some(stream) = self.directory(|d| d.connected(session)) {
+            tracing::info!(%session, stream = %stream.spec.name, "stream started");
+            self.announce(StreamEvent::Started(StreamInfo::of(&stream.spec)));
         }
     }
 
     fn on_ended(&self, session: SessionId, reason: Reason) {
         let Some(ended) = self.directory(|d| d.remove(session)) else { return };
-        tracing::info!(%session, stream = %ended.name, ?reason, "session ended");
+        match &ended.name {
+            Some(name) => tracing::info!(%session, stream = %name, ?reason, "session ended"),
+            None => tracing::info!(%session, ?reason, "playing connection ended"),
+        }
+        self.forget_playing(&ended.resource);
         // Without its publisher a stream is over: its players learn it now, not by a timeout.
         for (player, ufrag) in ended.players {
             self.end(player, ufrag);
         }
+        if let (Some((stream, known)), Some(name)) = (ended.stream, ended.name) {
+            self.drop_stream(stream);
+            if known {
+                self.announce(StreamEvent::Ended(name));
+            }
+        }
+        self.announce(StreamEvent::SessionEnded { resource: ended.resource });
     }
 
     /// Ends a session that must end: a busy shard is asked again until it has heard.
     fn end(&self, session: SessionId, ufrag: String) {
         match self.inner.engine.close(session, &ufrag) {
             Closing::Told => {}
-            Closing::Gone => {
-                self.directory(|d| d.remove(session));
-            }
+            Closing::Gone => self.on_ended(session, Reason::Control),
             Closing::Busy => {
                 let mut unheard = self.inner.unheard.lock().unwrap_or_else(PoisonError::into_inner);
                 unheard.push((session, ufrag));
@@ -384,5 +413,8 @@ pub(crate) struct Agreed {
     pub(crate) session: SessionId,
     pub(crate) ufrag: String,
     pub(crate) resource: String,
+    pub(crate) remote_ufrag: String,
     pub(crate) subject: String,
+    /// Of our certificate, for the life of the session.
+    pub(crate) fingerprint: String,
 }

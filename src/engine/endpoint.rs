@@ -9,6 +9,7 @@ use crate::ids::{RoomHash, SessionId, StreamId, SubjectHash};
 use crate::relay::Owner;
 use crate::session::Session;
 use crate::time::{Mono, Now};
+use crate::wire::media::PlaySpec;
 
 use rand::SeedableRng;
 use rand::rngs::StdRng;
@@ -36,6 +37,8 @@ pub struct Publishing {
 pub struct Playing {
     /// One for each stream, no stream twice.
     pub parts: Vec<Part>,
+    /// Of the change that made it so; 0: as claimed.
+    pub revision: u32,
 }
 
 /// One stream that a session takes.
@@ -45,6 +48,27 @@ pub struct Part {
     pub stream: Arc<StreamShared>,
     /// Its sending end.
     pub player: Player,
+    /// Its first SSRC: another agreement on the same stream has another.
+    ssrc: Option<u32>,
+}
+
+impl Part {
+    /// Starts with nothing sent.
+    #[must_use]
+    pub fn new(stream: Arc<StreamShared>, spec: PlaySpec, rng: &mut StdRng, now: Now) -> Self {
+        let ssrc = first_ssrc(&spec);
+        Self { stream, player: Player::new(spec, StdRng::from_rng(rng), now), ssrc }
+    }
+
+    /// Whether this is what was agreed.
+    #[must_use]
+    pub fn fits(&self, spec: &PlaySpec) -> bool {
+        self.stream.spec.id == spec.stream.id && self.ssrc == first_ssrc(spec)
+    }
+}
+
+fn first_ssrc(spec: &PlaySpec) -> Option<u32> {
+    spec.tracks.first().map(|track| track.ssrc)
 }
 
 impl Playing {
@@ -59,8 +83,10 @@ impl Playing {
 pub struct Endpoint {
     /// Which.
     pub id: SessionId,
-    /// Its local ufrag, the key of the parked table.
+    /// Its first local ufrag: its handle in the parked table.
     pub ufrag: String,
+    /// Local ufrags by which its shard knows it.
+    pub names: Vec<String>,
     /// ICE, DTLS, SRTP.
     pub session: Session,
     /// Publisher or player.
@@ -98,16 +124,15 @@ impl Endpoint {
                 Role::Publish(Box::new(Publishing { stream, publisher }))
             }
             BlueprintRole::Play(streams) => {
-                let part = |(stream, spec)| Part {
-                    stream,
-                    player: Player::new(spec, StdRng::from_rng(rng), now),
-                };
-                Role::Play(Box::new(Playing { parts: streams.into_iter().map(part).collect() }))
+                let part = |(stream, spec)| Part::new(stream, spec, rng, now);
+                let parts = streams.into_iter().map(part).collect();
+                Role::Play(Box::new(Playing { parts, revision: 0 }))
             }
         };
         Ok(Self {
             id,
             ufrag,
+            names: Vec::new(),
             session,
             role,
             data,

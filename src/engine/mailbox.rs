@@ -8,9 +8,11 @@ use mio::Waker;
 use super::endpoint::Endpoint;
 use super::hairpin::{HAIRPIN_RING, HairpinBatch};
 use super::media::{DataNews, MEDIA_RING, MediaBatch, StreamShared};
+use super::parked::Played;
 use super::streams::Incoming;
 use crate::auth::revocation::Revocation;
-use crate::ids::{AllocationHandle, Path, SessionId};
+use crate::forward::{LayerId, Wish};
+use crate::ids::{AllocationHandle, Path, SessionId, StreamId};
 use crate::relay::{Alternate, NonceKey};
 use crate::session::Reason;
 use crate::session::data::MAX_MESSAGE;
@@ -36,12 +38,29 @@ pub enum Message {
         /// Times it was passed on.
         hops: u8,
     },
+    /// Change what a session plays.
+    Play(Box<PlayChange>),
+    /// What a session's client wishes of a track that it plays. It carries the ufrag as above.
+    Steer {
+        /// Which.
+        session: SessionId,
+        /// Its local ufrag.
+        ufrag: String,
+        /// Times it was passed on.
+        hops: u8,
+        /// Of which stream; `None`: of the only one.
+        stream: Option<StreamId>,
+        /// Its track.
+        track: u8,
+        /// What is wished.
+        wish: Wish,
+    },
     /// A player elsewhere wants a keyframe.
     Keyframe {
         /// The stream.
         stream: Arc<StreamShared>,
-        /// Its track.
-        track: u8,
+        /// Of which layer.
+        layer: LayerId,
     },
     /// A session's client chose an allocation of another shard.
     Rehome {
@@ -73,6 +92,22 @@ pub enum Message {
     OwnAddresses(Arc<[std::net::IpAddr]>),
     /// Leave the loop.
     Stop,
+}
+
+/// All that a session plays from now on. Said as a whole, so that a change which comes twice, or
+/// after a later one, does no harm.
+#[derive(Debug)]
+pub struct PlayChange {
+    /// Which session.
+    pub session: SessionId,
+    /// Its local ufrag.
+    pub ufrag: String,
+    /// Grows with each change of the session.
+    pub revision: u32,
+    /// What it plays.
+    pub streams: Vec<Played>,
+    /// Times it was passed on.
+    pub hops: u8,
 }
 
 /// The way into one shard.

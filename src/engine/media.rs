@@ -3,10 +3,12 @@
 use std::ops::Range;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU8, AtomicU64, Ordering};
+use std::time::Duration;
 
-use crate::forward::{Clock, PacketHead};
+use crate::forward::{Clock, LayerId, Level, MAX_LAYERS, PacketHead, SILENCE};
 use crate::ids::{RoomHash, SessionId, ShardId, StreamId};
 use crate::session::data::Message;
+use crate::time::Mono;
 use crate::wire::media::StreamSpec;
 
 /// A slab takes no further packet beyond this.
@@ -24,9 +26,14 @@ pub struct StreamShared {
     pub spec: Arc<StreamSpec>,
     publisher: AtomicU8,
     players: AtomicU64,
-    /// Tracks a keyframe has been asked for, by a message under way.
+    /// Layers a keyframe has been asked for, by a message under way.
     wished: AtomicU64,
+    /// From the low end: level + 1 (0: none yet), speaking at bit 8, and when in ms.
+    level: AtomicU64,
 }
+
+/// A level older than this is silence: a muted microphone may send nothing.
+const LEVEL_LASTS: Duration = Duration::from_secs(1);
 
 impl StreamShared {
     /// A stream that nobody has connected to yet.
@@ -37,6 +44,7 @@ impl StreamShared {
             publisher: AtomicU8::new(NONE),
             players: AtomicU64::new(0),
             wished: AtomicU64::new(0),
+            level: AtomicU64::new(0),
         }
     }
 
@@ -53,14 +61,34 @@ impl StreamShared {
     }
 
     /// Notes a wish for a keyframe; true when no message with it is under way yet.
-    pub fn wish(&self, track: u8) -> bool {
-        let bit = 1u64 << (track & 63);
+    pub fn wish(&self, layer: LayerId) -> bool {
+        let bit = wish_bit(layer);
         self.wished.fetch_or(bit, Ordering::Relaxed) & bit == 0
     }
 
     /// The message arrived, or was lost.
-    pub fn wish_done(&self, track: u8) {
-        self.wished.fetch_and(!(1u64 << (track & 63)), Ordering::Relaxed);
+    pub fn wish_done(&self, layer: LayerId) {
+        self.wished.fetch_and(!wish_bit(layer), Ordering::Relaxed);
+    }
+
+    /// Notes how loud it is.
+    pub fn set_level(&self, level: Level, now: Mono) {
+        let ms = now.since(Mono::ZERO).as_millis() as u64;
+        let (loudness, speaking) = (u64::from(level.level) + 1, u64::from(level.speaking));
+        let word = loudness | (speaking << 8) | (ms << 16);
+        self.level.store(word, Ordering::Relaxed);
+    }
+
+    /// How loud it is; `None`: its publisher does not say.
+    #[must_use]
+    pub fn level(&self, now: Mono) -> Option<Level> {
+        let word = self.level.load(Ordering::Relaxed);
+        let level = (word as u8).checked_sub(1)?;
+        let at = Duration::from_millis(word >> 16);
+        if now.since(Mono::ZERO) > at + LEVEL_LASTS {
+            return Some(Level { level: SILENCE, speaking: false });
+        }
+        Some(Level { level, speaking: (word >> 8) & 1 == 1 })
     }
 
     /// Shards that have players, as a bit set.
@@ -133,19 +161,8 @@ impl DataNews {
     }
 }
 
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn no_name_speaks_for_another_on_data_channels() {
-        let label = |name: &str, own: &str| {
-            DataPeer { name: name.into(), room: RoomHash::of("lobby"), may_send: true }.label(own)
-        };
-        assert_eq!(&*label("eve", "chat"), "eve/chat");
-        assert_ne!(label("bob", "x/chat"), label("bob/x", "chat"));
-        assert_eq!(label("bob/x", "chat").split_once('/'), Some(("bob.x", "chat")));
-    }
+const fn wish_bit(LayerId { track, layer }: LayerId) -> u64 {
+    1 << ((track as usize * MAX_LAYERS + layer as usize) & 63)
 }
 
 /// Decrypted packets of one stream that arrived together.
@@ -179,5 +196,20 @@ impl MediaBatch {
         self.bytes.extend_from_slice(payload);
         self.packets.push((head, start..start + payload.len()));
         true
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn no_name_speaks_for_another_on_data_channels() {
+        let label = |name: &str, own: &str| {
+            DataPeer { name: name.into(), room: RoomHash::of("lobby"), may_send: true }.label(own)
+        };
+        assert_eq!(&*label("eve", "chat"), "eve/chat");
+        assert_ne!(label("bob", "x/chat"), label("bob/x", "chat"));
+        assert_eq!(label("bob/x", "chat").split_once('/'), Some(("bob.x", "chat")));
     }
 }

@@ -1,7 +1,7 @@
 //! The data plane: shards, their sockets, egress, timers, and what crosses between them.
 //!
-//! Nothing below layer 4 takes a lock, except the parked table once per session and for a check
-//! that lands on another shard than its session's.
+//! Nothing below layer 4 takes a lock, except the parked table once per session, for a check
+//! that lands on another shard than its session's, and once or twice per ICE restart.
 
 pub mod clock;
 pub mod egress;
@@ -30,13 +30,15 @@ use tokio::sync::mpsc::{UnboundedReceiver, unbounded_channel};
 
 use crate::auth;
 use crate::auth::revocation::Revocation;
-use crate::ids::{RoomHash, SessionId, ShardId};
+use crate::forward::Wish;
+use crate::ids::{RoomHash, SessionId, ShardId, StreamId};
 use crate::metrics::Published;
 use crate::relay::{self, NonceKeys, Relay};
+use crate::session::Generation;
 use crate::time::Mono;
 use clock::Clock;
-use mailbox::{Event, Mailbox, Message};
-use parked::{Blueprint, ParkedTable};
+use mailbox::{Event, Mailbox, Message, PlayChange};
+use parked::{Blueprint, ParkedTable, Played};
 use shard::{Parts, Shard, WAKER};
 pub use socket::BindError;
 use socket::Sockets;
@@ -99,10 +101,10 @@ pub struct Engine {
     _locks: Vec<PortLock>,
 }
 
-/// What came of asking for a session's end.
+/// What came of asking for a session's end, or for a change of it.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Closing {
-    /// Its shard was told and will report the end.
+    /// Its shard was told, and will report an end.
     Told,
     /// It was only parked, or is gone: nothing will be reported.
     Gone,
@@ -267,6 +269,55 @@ impl Handle {
             return Closing::Gone;
         };
         let message = Message::Close { session, ufrag: ufrag.to_owned(), hops: 0 };
+        if mailbox.order(message).is_ok() { Closing::Told } else { Closing::Busy }
+    }
+
+    /// Sets all that a session plays, claimed or not. A later `revision` overrides an earlier one,
+    /// in whatever order they arrive.
+    #[must_use]
+    pub fn play(
+        &self,
+        session: SessionId,
+        ufrag: &str,
+        revision: u32,
+        streams: Vec<Played>,
+    ) -> Closing {
+        let Err((by, streams)) = self.parked.set_played(ufrag, streams) else {
+            return Closing::Told;
+        };
+        let Some(mailbox) = by.and_then(|s| self.mailboxes.get(usize::from(s.0))) else {
+            return Closing::Gone;
+        };
+        let ufrag = ufrag.to_owned();
+        let change = PlayChange { session, ufrag, revision, streams, hops: 0 };
+        let told = mailbox.order(Message::Play(Box::new(change))).is_ok();
+        if told { Closing::Told } else { Closing::Busy }
+    }
+
+    /// Lets a session be checked with the credentials of an ICE restart as well. False when it is
+    /// gone, or the ufrag is another's.
+    #[must_use]
+    pub fn restart(&self, ufrag: &str, next: &Generation) -> bool {
+        self.parked.restart(ufrag, next)
+    }
+
+    /// Says what a playing session's client wishes of a track of a stream (`None`: of its only
+    /// one). [`Closing::Gone`]: no shard has the session, or not yet.
+    #[must_use]
+    pub fn steer(
+        &self,
+        session: SessionId,
+        ufrag: &str,
+        stream: Option<StreamId>,
+        track: u8,
+        wish: Wish,
+    ) -> Closing {
+        let shard = self.parked.holder(ufrag);
+        let Some(mailbox) = shard.and_then(|s| self.mailboxes.get(usize::from(s.0))) else {
+            return Closing::Gone;
+        };
+        let ufrag = ufrag.to_owned();
+        let message = Message::Steer { session, ufrag, hops: 0, stream, track, wish };
         if mailbox.order(message).is_ok() { Closing::Told } else { Closing::Busy }
     }
 

@@ -1,6 +1,6 @@
 //! Sessions that signalling has agreed and no connectivity check has claimed yet, and who holds
-//! the claimed ones. The one lock below layer 4: taken once per session, and for a check that
-//! arrives on a shard which does not hold its session.
+//! the claimed ones. The one lock below layer 4: taken once per session, for a check that arrives on
+//! a shard which does not hold its session, and for an ICE restart.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -9,7 +9,7 @@ use super::media::{DataPeer, StreamShared};
 use crate::ids::{SessionId, ShardId};
 use crate::relay::Owner;
 use crate::session::ice_lite::{Answer, CheckError};
-use crate::session::{self, IceCredentials, dtls};
+use crate::session::{self, Generation, IceCredentials, dtls};
 use crate::time::Mono;
 use crate::wire::media::PlaySpec;
 
@@ -32,8 +32,14 @@ pub enum BlueprintRole {
     /// Sends a stream.
     Publish(Arc<StreamShared>),
     /// Takes streams, each once.
-    Play(Vec<(Arc<StreamShared>, PlaySpec)>),
+    Play(Vec<Played>),
 }
+
+/// A stream and how a session takes it.
+pub type Played = (Arc<StreamShared>, PlaySpec);
+
+/// Who holds a session that does not wait, and what was meant for it.
+pub type NotWaiting = (Option<ShardId>, Vec<Played>);
 
 #[derive(Debug)]
 enum State {
@@ -44,8 +50,9 @@ enum State {
 #[derive(Debug)]
 struct Entry {
     session: SessionId,
-    credentials: IceCredentials,
-    remote_ufrag: String,
+    ice: Generation,
+    /// What an ICE restart has agreed, until the client nominates with it.
+    next: Option<Generation>,
     subject: crate::ids::SubjectHash,
     room: crate::ids::RoomHash,
     state: State,
@@ -66,10 +73,35 @@ pub enum Verdict {
     HeldBy(ShardId, SessionId, Answer),
 }
 
-/// Sessions by local ufrag.
+/// Sessions by their first local ufrag, which is their handle for life.
 #[derive(Debug, Default)]
 pub struct ParkedTable {
-    entries: Mutex<HashMap<String, Entry>>,
+    entries: Mutex<Entries>,
+}
+
+#[derive(Debug, Default)]
+struct Entries {
+    by_handle: HashMap<String, Entry>,
+    /// Ufrags of ICE restarts, at most two a session, and the handle of theirs.
+    renamed: HashMap<String, String>,
+}
+
+impl Entries {
+    fn get_mut(&mut self, ufrag: &str) -> Option<&mut Entry> {
+        let handle = self.renamed.get(ufrag).map_or(ufrag, String::as_str);
+        self.by_handle.get_mut(handle)
+    }
+
+    fn remove(&mut self, handle: &str) {
+        let Some(entry) = self.by_handle.remove(handle) else { return };
+        self.forget_names(&entry);
+    }
+
+    fn forget_names(&mut self, entry: &Entry) {
+        for generation in [Some(&entry.ice), entry.next.as_ref()].into_iter().flatten() {
+            self.renamed.remove(&generation.local.ufrag);
+        }
+    }
 }
 
 /// Sessions the table takes, claimed ones included.
@@ -83,19 +115,66 @@ impl ParkedTable {
     pub fn park(&self, blueprint: Box<Blueprint>, until: Mono) -> Result<(), Box<Blueprint>> {
         let mut entries = self.lock();
         let ufrag = &blueprint.params.local.ufrag;
-        if entries.len() >= MAX_SESSIONS || entries.contains_key(ufrag) {
+        let taken = entries.by_handle.contains_key(ufrag) || entries.renamed.contains_key(ufrag);
+        if taken || entries.by_handle.len() >= MAX_SESSIONS {
             return Err(blueprint);
         }
         let entry = Entry {
             session: blueprint.params.id,
-            credentials: blueprint.params.local.clone(),
-            remote_ufrag: blueprint.params.remote_ufrag.clone(),
+            ice: Generation {
+                local: blueprint.params.local.clone(),
+                remote_ufrag: blueprint.params.remote_ufrag.clone(),
+            },
+            next: None,
             subject: blueprint.params.subject,
             room: blueprint.params.room,
             state: State::Waiting { blueprint, until },
         };
-        entries.insert(entry.credentials.ufrag.clone(), entry);
+        entries.by_handle.insert(entry.ice.local.ufrag.clone(), entry);
         Ok(())
+    }
+
+    /// Lets a session be checked with the credentials of an ICE restart, beside those in force.
+    /// A restart the client has not nominated with is given up for this one. False when the
+    /// session is gone or the ufrag taken: nothing has changed then.
+    ///
+    /// A shard that holds the session learns of it by the first check ([`Self::restart_of`]), so
+    /// no message has to find a session that moves.
+    #[must_use]
+    pub fn restart(&self, handle: &str, next: &Generation) -> bool {
+        let mut entries = self.lock();
+        let Entries { by_handle, renamed } = &mut *entries;
+        let ufrag = &next.local.ufrag;
+        if by_handle.contains_key(ufrag) || renamed.contains_key(ufrag) {
+            return false;
+        }
+        let Some(entry) = by_handle.get_mut(handle) else { return false };
+        if let Some(given_up) = entry.next.replace(next.clone()) {
+            renamed.remove(&given_up.local.ufrag);
+        }
+        renamed.insert(ufrag.clone(), handle.to_owned());
+        if let State::Waiting { blueprint, .. } = &mut entry.state {
+            blueprint.params.restart = Some(next.clone());
+        }
+        true
+    }
+
+    /// The ICE restart of a session that the client has not nominated with.
+    #[must_use]
+    pub fn restart_of(&self, handle: &str) -> Option<Generation> {
+        self.lock().by_handle.get(handle)?.next.clone()
+    }
+
+    /// Notes that the client nominated with the credentials of a restart: those before are over.
+    pub fn restarted(&self, handle: &str, now: &Generation) {
+        let mut entries = self.lock();
+        let Entries { by_handle, renamed } = &mut *entries;
+        let Some(entry) = by_handle.get_mut(handle) else { return };
+        let old = std::mem::replace(&mut entry.ice, now.clone());
+        renamed.remove(&old.local.ufrag);
+        renamed.insert(now.local.ufrag.clone(), handle.to_owned());
+        // Another restart may have been agreed since.
+        entry.next.take_if(|next| next == now);
     }
 
     /// Judges a check that arrived on `shard` from an allocation of `owner`.
@@ -111,7 +190,10 @@ impl ParkedTable {
         if owner.subject != entry.subject && owner.room != Some(entry.room) {
             return Verdict::ForeignCredential;
         }
-        let answer = match answer(&entry.credentials, &entry.remote_ufrag) {
+        // A handle whose credentials are over is refused there as unknown.
+        let ice = entry.next.as_ref().filter(|next| next.local.ufrag == ufrag);
+        let Generation { local, remote_ufrag } = ice.unwrap_or(&entry.ice);
+        let answer = match answer(local, remote_ufrag) {
             Ok(answer) => answer,
             Err(e) => return Verdict::Refused(e),
         };
@@ -124,9 +206,25 @@ impl ParkedTable {
         }
     }
 
+    /// Changes what a session that still waits will play.
+    ///
+    /// # Errors
+    /// Gives the streams back when a shard holds it, with that shard, or when it is unknown.
+    pub fn set_played(&self, ufrag: &str, streams: Vec<Played>) -> Result<(), NotWaiting> {
+        let mut entries = self.lock();
+        match entries.get_mut(ufrag).map(|entry| &mut entry.state) {
+            Some(State::Waiting { blueprint, .. }) => {
+                blueprint.role = BlueprintRole::Play(streams);
+                Ok(())
+            }
+            Some(State::Held(by)) => Err((Some(*by), streams)),
+            None => Err((None, streams)),
+        }
+    }
+
     /// Who holds a session; `None` when it is unknown or waits.
     pub fn holder(&self, ufrag: &str) -> Option<ShardId> {
-        match self.lock().get(ufrag)?.state {
+        match self.lock().by_handle.get(ufrag)?.state {
             State::Held(by) => Some(by),
             State::Waiting { .. } => None,
         }
@@ -135,7 +233,7 @@ impl ParkedTable {
     /// Who holds a session; one that still waits is forgotten.
     pub fn holder_or_remove(&self, ufrag: &str) -> Option<ShardId> {
         let mut entries = self.lock();
-        if let State::Held(by) = entries.get(ufrag)?.state {
+        if let State::Held(by) = entries.by_handle.get(ufrag)?.state {
             return Some(by);
         }
         entries.remove(ufrag);
@@ -144,7 +242,7 @@ impl ParkedTable {
 
     /// Notes that a session moved to another shard.
     pub fn moved(&self, ufrag: &str, to: ShardId) {
-        if let Some(entry) = self.lock().get_mut(ufrag)
+        if let Some(entry) = self.lock().by_handle.get_mut(ufrag)
             && let State::Held(by) = &mut entry.state
         {
             *by = to;
@@ -158,18 +256,17 @@ impl ParkedTable {
 
     /// Removes sessions nobody claimed in time and returns them.
     pub fn expire(&self, now: Mono) -> Vec<SessionId> {
-        let mut expired = Vec::new();
-        self.lock().retain(|_, entry| match &entry.state {
-            State::Waiting { until, .. } if *until <= now => {
-                expired.push(entry.session);
-                false
-            }
-            State::Waiting { .. } | State::Held(_) => true,
-        });
-        expired
+        let mut entries = self.lock();
+        let due =
+            |entry: &mut Entry| matches!(entry.state, State::Waiting { until, .. } if until <= now);
+        let expired: Vec<_> = entries.by_handle.extract_if(|_, entry| due(entry)).collect();
+        for (_, entry) in &expired {
+            entries.forget_names(entry);
+        }
+        expired.into_iter().map(|(_, entry)| entry.session).collect()
     }
 
-    fn lock(&self) -> MutexGuard<'_, HashMap<String, Entry>> {
+    fn lock(&self) -> MutexGuard<'_, Entries> {
         // Every critical section leaves the map whole, so a poisoned lock is as good as new.
         self.entries.lock().unwrap_or_else(PoisonError::into_inner)
     }

@@ -7,6 +7,8 @@ const H264_IDR: u8 = 5;
 const H264_SPS: u8 = 7;
 const H264_STAP_A: u8 = 24;
 const H264_FU_A: u8 = 28;
+const H265_AGGREGATION: u8 = 48;
+const H265_FRAGMENT: u8 = 49;
 
 /// Whether this is the first packet of a keyframe (for H.264 also a packet that carries the
 /// parameter sets in front of one).
@@ -16,6 +18,7 @@ pub(crate) fn starts_keyframe(codec: CodecName, payload: &[u8]) -> bool {
         CodecName::Vp8 => vp8(payload).unwrap_or(false),
         CodecName::Vp9 => vp9(payload).unwrap_or(false),
         CodecName::H264 => h264(payload).unwrap_or(false),
+        CodecName::H265 => h265(payload).unwrap_or(false),
         CodecName::Av1 => payload.first().is_some_and(|aggregation| aggregation & 0x08 != 0),
     }
 }
@@ -80,6 +83,30 @@ fn h264(payload: &[u8]) -> Option<bool> {
             Some(header & 0x80 != 0 && is_key(header))
         }
         _ => Some(is_key(first)),
+    }
+}
+
+/// RFC 7798 section 4.4.
+fn h265(payload: &[u8]) -> Option<bool> {
+    let kind = |first: u8| (first >> 1) & 0x3F;
+    // Random access pictures, and the parameter sets in front of them.
+    let is_key = |kind: u8| matches!(kind, 16..=21 | 32..=34);
+    let (&[first, _], mut rest) = payload.split_first_chunk::<2>()?;
+    match kind(first) {
+        H265_AGGREGATION => {
+            while let Some((&[high, low], after)) = rest.split_first_chunk::<2>() {
+                if is_key(kind(*after.first()?)) {
+                    return Some(true);
+                }
+                rest = after.get(usize::from(u16::from_be_bytes([high, low]))..)?;
+            }
+            Some(false)
+        }
+        H265_FRAGMENT => {
+            let header = *rest.first()?;
+            Some(header & 0x80 != 0 && is_key(header & 0x3F))
+        }
+        other => Some(is_key(other)),
     }
 }
 
@@ -151,6 +178,27 @@ mod tests {
     }
 
     #[test]
+    fn h265_keyframe_is_found_in_each_packetisation() {
+        expect(
+            CodecName::H265,
+            &[
+                // IDR_W_RADL, CRA, VPS; TRAIL_R.
+                (&[0x26, 1, 9], true),
+                (&[0x2A, 1, 9], true),
+                (&[0x40, 1, 9], true),
+                (&[0x02, 1, 9], false),
+                (&[0x60, 1, 0, 2, 0x02, 1, 0, 2, 0x42, 1], true),
+                (&[0x60, 1, 0, 2, 0x02, 1, 0, 2, 0x02, 1], false),
+                (&[0x60, 1, 0xFF, 0xFF, 0x02], false),
+                (&[0x62, 1, 0x93], true),
+                (&[0x62, 1, 0x13], false),
+                (&[0x62, 1], false),
+                (&[0x26], false),
+            ],
+        );
+    }
+
+    #[test]
     fn av1_keyframe_is_a_new_coded_video_sequence() {
         expect(CodecName::Av1, &[(&[0x18], true), (&[0x10], false), (&[], false)]);
     }
@@ -160,6 +208,7 @@ mod tests {
         fn random_payloads_never_panic(bytes in prop::collection::vec(any::<u8>(), 0..64)) {
             for codec in [
                 CodecName::Opus, CodecName::Vp8, CodecName::Vp9, CodecName::H264, CodecName::Av1,
+                CodecName::H265,
             ] {
                 starts_keyframe(codec, &bytes);
             }

@@ -7,26 +7,46 @@
 //! payload, exactly one byte string: SRTP seals no nonce twice with different bytes. A [`Cache`]
 //! per track and shard answers NACKs of all players there.
 //!
+//! A track may come in several layers. Of simulcast each has a sequence and a timeline of its own
+//! ([`PacketHead::layer`]); a player takes one at a time and changes at a keyframe. What it did is
+//! kept as a bounded list of runs: which sequences of which layer became which outgoing numbers,
+//! and how timestamp and payload descriptor were shifted. A run's shifts never change, so a packet
+//! is written again from its run as it was the first time; what lies before the oldest run kept
+//! has no number any more. What a player leaves out (other layers, paused) gets no number; a number
+//! kept free for a packet that turns out to be of a layer left out is filled by an empty packet.
+//!
 //! Law of use: RTP and RTCP arrive here authenticated (SRTP), but their sender may still be
 //! hostile: every list is bounded, every length checked, every drop counted.
 
+mod arrivals;
 mod cache;
+mod choice;
 mod clock;
+mod descriptor;
+mod encodings;
 mod keyframe;
+mod level;
 mod nack;
 mod player;
 mod publisher;
+mod rates;
 mod receive_window;
+mod red;
 mod rewrite;
 mod routes;
+mod runs;
+mod selector;
 mod track;
 
 use std::ops::Range;
 
 pub use cache::Cache;
+pub use choice::{Target, TrackRates, Wish};
 pub use clock::Clock;
+pub use level::{Level, SILENCE};
 pub use player::{Player, TrackStats, Wants};
 pub use publisher::{Publisher, VIDEO_BITRATE};
+pub use rates::RateMeter;
 
 /// Largest payload that is forwarded, bytes: what leaves room for RTP, SRTP and TURN framing in
 /// any datagram a client can receive.
@@ -35,6 +55,18 @@ pub const MAX_PAYLOAD: usize = 1400;
 /// Most bytes a written RTP packet has more than its payload: header, extensions (mid of 16, level,
 /// orientation, delay) and the original sequence number of RTX.
 pub const MAX_OVERHEAD: usize = 12 + 4 + 28 + 2;
+
+/// Most layers of a track, by simulcast or spatial; and most temporal ones.
+pub const MAX_LAYERS: usize = 4;
+
+/// One encoding of a track.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, Default)]
+pub struct LayerId {
+    /// Index into the stream's tracks.
+    pub track: u8,
+    /// As [`PacketHead::layer`].
+    pub layer: u8,
+}
 
 /// Extension values of a packet that may pass to players; nothing else of the header does.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
@@ -52,12 +84,26 @@ pub struct Meta {
 pub struct PacketHead {
     /// Index into the stream's tracks.
     pub track: u8,
-    /// The track's own extended sequence; never the same for two payloads.
+    /// Simulcast encoding: index into [`crate::wire::media::TrackSpec::rids`], 0 without.
+    pub layer: u8,
+    /// Spatial layer within the encoding (SVC).
+    pub spatial: u8,
+    /// Temporal layer within the encoding.
+    pub temporal: u8,
+    /// The last packet of its spatial layer's frame, where that is told.
+    pub ends: bool,
+    /// A receiver of only the temporal layers below may take this one from here on.
+    pub sync: bool,
+    /// The layer's own extended sequence; never the same for two payloads.
     pub sequence: u64,
-    /// Media clock, continued across a change of the publisher's SSRC.
+    /// The layer's media clock, continued across a change of its SSRC.
     pub timestamp: u32,
+    /// What makes `timestamp` one of the track's clock, as far as is known now; wrapping.
+    pub align: u32,
     /// RTP marker.
     pub marker: bool,
+    /// In the redundant form of RFC 2198.
+    pub redundant: bool,
     /// First packet of a video keyframe.
     pub keyframe: bool,
     /// Extension values.

@@ -7,21 +7,18 @@ use rand::rngs::StdRng;
 
 use crate::metrics::{Counters, Id};
 use crate::time::{Mono, Now, Unix};
-use crate::wire::media::{MediaKind, PlaySpec, PlayTrackSpec};
+use crate::wire::media::{CodecName, MediaKind, PlaySpec, PlayTrackSpec};
 use crate::wire::rtcp::{self, Packet, ReportBlock, SenderInfo};
 
+use super::choice::{Target, TrackRates, Wish};
 use super::clock::Clock;
 use super::rewrite::{self, Numbers};
-use super::{MAX_PAYLOAD, PacketHead};
+use super::selector::{Selector, Taken};
+use super::{LayerId, MAX_PAYLOAD, PacketHead};
 
 /// First outgoing numbers are below this: a receiver that loses the first packets must not take
 /// the wrap for a start (RFC 3711 section 3.3.1).
 const FIRST_SEQUENCE: u64 = 1 << 15;
-/// A step further than this would make a receiver's rollover counter ambiguous.
-const MAX_STEP: u64 = 1 << 14;
-/// Video without any keyframe for this long starts all the same: some picture, or at least the
-/// receiver's own requests.
-const START_WITHOUT_KEYFRAME: Duration = Duration::from_secs(2);
 /// Most packets named by one compound that are passed on.
 const MAX_NACKS: usize = 512;
 /// Least time between two repeats of one packet: what a duplicated NACK brings.
@@ -40,10 +37,10 @@ const LONGEST_RTT: Duration = Duration::from_secs(10);
 /// What a player's RTCP asks for. Kept and reused by the caller; [`Player::on_rtcp`] adds to it.
 #[derive(Debug, Default)]
 pub struct Wants {
-    /// Tracks to ask a keyframe of, each once.
-    pub keyframes: Vec<u8>,
-    /// Lost packets as `(track, PacketHead::sequence)`.
-    pub nacks: Vec<(u8, u64)>,
+    /// Layers to ask a keyframe of, each once.
+    pub keyframes: Vec<LayerId>,
+    /// Lost packets as layer and [`PacketHead::sequence`].
+    pub nacks: Vec<(LayerId, u64)>,
 }
 
 impl Wants {
@@ -84,12 +81,8 @@ pub struct Player {
 struct PlayTrack {
     spec: PlayTrackSpec,
     kind: MediaKind,
-    clock_rate: u32,
-    /// First outgoing number.
-    first: u64,
-    timestamp_shift: u32,
-    state: State,
-    wants_keyframe: bool,
+    codec: CodecName,
+    selector: Selector,
     rtx_sequence: u16,
     repeat_budget: usize,
     repeats: Box<[(u64, Mono)]>,
@@ -99,14 +92,6 @@ struct PlayTrack {
     stats: TrackStats,
 }
 
-#[derive(Clone, Copy, Debug)]
-enum State {
-    /// Nothing sent; since when packets were held back for want of a keyframe.
-    Waiting { since: Option<Mono> },
-    /// Outgoing number = sequence + shift, wrapping.
-    Sending { floor: u64, shift: u64, highest: u64 },
-}
-
 impl Player {
     /// Starts with nothing sent. First sequences and timestamp offsets are drawn from `rng`.
     #[must_use]
@@ -114,13 +99,11 @@ impl Player {
         let streams = &spec.stream.tracks;
         let track = |play: PlayTrackSpec| {
             let source = streams.get(usize::from(play.track))?;
+            let first = rng.random_range(0..FIRST_SEQUENCE);
             Some(PlayTrack {
                 kind: source.kind,
-                clock_rate: source.codec.name.clock_rate(),
-                first: rng.random_range(0..FIRST_SEQUENCE),
-                timestamp_shift: rng.random(),
-                state: State::Waiting { since: None },
-                wants_keyframe: source.kind == MediaKind::Video,
+                codec: source.codec.name,
+                selector: Selector::new(source, first, rng.random(), now.mono),
                 rtx_sequence: rng.random_range(0..FIRST_SEQUENCE as u16),
                 repeat_budget: REPEAT_BURST,
                 repeats: vec![(u64::MAX, Mono::ZERO); REPEAT_MEMORY].into_boxed_slice(),
@@ -136,8 +119,36 @@ impl Player {
         }
     }
 
-    /// Writes a packet of the stream as this player gets it. `None`: it does not take the track,
-    /// or waits for a keyframe, or the packet is from before it started; a counter says which.
+    /// What the player's application wishes of a track.
+    pub fn set_wish(&mut self, track: u8, wish: Wish) {
+        if let Some(track) = self.by_track(track) {
+            track.selector.set_wish(wish);
+        }
+    }
+
+    /// What of a track is sent at most for want of bandwidth; `None`: nothing. Without a call, the
+    /// best.
+    pub fn set_target(&mut self, track: u8, target: Option<Target>) {
+        if let Some(track) = self.by_track(track) {
+            track.selector.set_target(target);
+        }
+    }
+
+    /// What may be sent of a track by its wish, ascending, with the rates of each choice.
+    #[must_use]
+    pub fn options(&self, track: u8, rates: &TrackRates) -> Vec<(Target, u32)> {
+        let found = self.tracks.iter().find(|found| found.spec.track == track);
+        found.map(|found| found.selector.wish().options(rates)).unwrap_or_default()
+    }
+
+    /// True once when [`Player::wants_keyframe`] has become more than before.
+    pub fn take_asks(&mut self) -> bool {
+        self.tracks.iter_mut().fold(false, |asks, track| asks | track.selector.take_asks())
+    }
+
+    /// Writes a packet of the stream as this player gets it. `None`: it does not take the track or
+    /// the layer, or waits for a keyframe, or the packet is from before it started; a counter says
+    /// which.
     pub fn write_rtp(
         &mut self,
         now: Now,
@@ -146,24 +157,28 @@ impl Player {
         slot: &mut [u8],
         counters: &mut Counters,
     ) -> Option<usize> {
-        let track = self.tracks.iter_mut().find(|track| track.spec.track == head.track)?;
+        let track = self.by_track(head.track)?;
         if payload.len() > MAX_PAYLOAD {
             counters.inc(Id::ForwardDropTooLarge);
             return None;
         }
-        let sequence = match track.number(now.mono, head) {
-            Ok(sequence) => sequence,
+        let taken = match track.selector.take(now.mono, head, payload) {
+            Ok(taken) => taken,
             Err(reason) => {
                 counters.inc(reason);
                 return None;
             }
         };
+        let numbers = track.plain(head, &taken);
         let Some(len) =
-            rewrite::write(&track.spec, track.plain(head, sequence), head, payload, slot)
+            rewrite::write(&track.spec, numbers, (track.codec, &taken.edit), head, payload, slot)
         else {
             counters.inc(Id::ForwardDropTooLarge);
             return None;
         };
+        if track.stats.packets == 0 {
+            track.next_report = now.mono;
+        }
         track.stats.packets += 1;
         track.stats.octets += payload.len() as u64;
         track.repeat_budget = (track.repeat_budget + len / REPEAT_SHARE).min(REPEAT_BURST);
@@ -183,27 +198,24 @@ impl Player {
         slot: &mut [u8],
         counters: &mut Counters,
     ) -> Option<usize> {
-        let track = self.tracks.iter_mut().find(|track| track.spec.track == head.track)?;
-        let State::Sending { floor, shift, highest } = track.state else { return None };
-        if head.sequence < floor || head.sequence > highest || payload.len() > MAX_PAYLOAD {
-            return None;
-        }
-        let repeat = track.repeats.get_mut((head.sequence % REPEAT_MEMORY as u64) as usize)?;
-        let again = repeat.0 == head.sequence && now.mono.since(repeat.1) < REPEAT_INTERVAL;
+        let track = self.by_track(head.track)?;
+        let taken = track.selector.again(head).filter(|_| payload.len() <= MAX_PAYLOAD)?;
+        let repeat = track.repeats.get_mut((taken.number % REPEAT_MEMORY as u64) as usize)?;
+        let again = repeat.0 == taken.number && now.mono.since(repeat.1) < REPEAT_INTERVAL;
         if again || track.repeat_budget < payload.len() {
             counters.inc(Id::ForwardRetransmitLimited);
             return None;
         }
-        *repeat = (head.sequence, now.mono);
-        let sequence = head.sequence.wrapping_add(shift) as u16;
-        let mut numbers = track.plain(head, sequence);
+        *repeat = (taken.number, now.mono);
+        let mut numbers = track.plain(head, &taken);
         if let (Some(payload_type), Some(ssrc)) = (track.spec.rtx_pt, track.spec.rtx_ssrc) {
             numbers.payload_type = payload_type;
             numbers.ssrc = ssrc;
             numbers.sequence = track.rtx_sequence;
-            numbers.original = Some(sequence);
+            numbers.original = Some(taken.number as u16);
         }
-        let len = rewrite::write(&track.spec, numbers, head, payload, slot)?;
+        let len =
+            rewrite::write(&track.spec, numbers, (track.codec, &taken.edit), head, payload, slot)?;
         if numbers.original.is_some() {
             track.rtx_sequence = track.rtx_sequence.wrapping_add(1);
         }
@@ -235,9 +247,10 @@ impl Player {
                     for sequence in lost {
                         counters.inc(Id::ForwardNackReceived);
                         if wants.nacks.len() < MAX_NACKS
-                            && let Some(sequence) = track.source_sequence(sequence)
+                            && let Some((layer, sequence)) = track.selector.source(sequence)
                         {
-                            wants.nacks.push((track.spec.track, sequence));
+                            let layer = LayerId { track: track.spec.track, layer };
+                            wants.nacks.push((layer, sequence));
                         }
                     }
                 }
@@ -247,7 +260,9 @@ impl Player {
                         self.on_keyframe_request(media, wants, counters);
                     }
                 }
-                Ok(Packet::Sdes(_) | Packet::Bye(_) | Packet::Remb { .. } | Packet::Other) => {}
+                // Of the whole transport, which has players of other streams too.
+                Ok(Packet::Remb { .. } | Packet::TransportCc { .. }) => {}
+                Ok(Packet::Sdes(_) | Packet::Bye(_) | Packet::Other) => {}
                 Err(rtcp::Malformed) => counters.inc(Id::ForwardRtcpMalformed),
             }
         }
@@ -282,7 +297,7 @@ impl Player {
             if writer.room() < 28 + 4 + chunk * (count + 1) {
                 break;
             }
-            let info = track.sender_info(now.unix, &clock);
+            let info = track.sender_info(now.unix, &track.selector.clock(&clock));
             if !writer.sender_report(track.spec.ssrc, &info, []) {
                 break;
             }
@@ -299,10 +314,14 @@ impl Player {
         Some(writer.len())
     }
 
-    /// Tracks that wait for a keyframe: just joined, or restarted. To be asked again and again,
-    /// for instance at each [`Player::poll_timeout`]: the publisher merges and paces the requests.
-    pub fn wants_keyframe(&self) -> impl Iterator<Item = u8> {
-        self.tracks.iter().filter(|track| track.wants_keyframe).map(|track| track.spec.track)
+    /// Layers that it waits for a keyframe of: just joined, restarted, or to change to. To be asked
+    /// again and again, for instance at each [`Player::poll_timeout`]: the publisher merges and
+    /// paces the requests.
+    pub fn wants_keyframe(&self) -> impl Iterator<Item = LayerId> {
+        let wanted = |track: &PlayTrack| {
+            Some(LayerId { track: track.spec.track, layer: track.selector.wanted()? })
+        };
+        self.tracks.iter().filter_map(wanted)
     }
 
     /// When [`Player::poll_rtcp`] may have something to write. `None` before the first packet.
@@ -325,61 +344,26 @@ impl Player {
     fn on_keyframe_request(&mut self, media: u32, wants: &mut Wants, counters: &mut Counters) {
         let Some(track) = self.by_ssrc(media) else { return };
         counters.inc(Id::ForwardKeyframeAsked);
-        let number = track.spec.track;
-        if track.kind == MediaKind::Video && !wants.keyframes.contains(&number) {
-            wants.keyframes.push(number);
+        let layer = track.selector.current().or_else(|| track.selector.wanted());
+        let Some(layer) = layer else { return };
+        let layer = LayerId { track: track.spec.track, layer };
+        if track.kind == MediaKind::Video && !wants.keyframes.contains(&layer) {
+            wants.keyframes.push(layer);
         }
+    }
+
+    fn by_track(&mut self, number: u8) -> Option<&mut PlayTrack> {
+        self.tracks.iter_mut().find(|track| track.spec.track == number)
     }
 }
 
 impl PlayTrack {
-    /// The outgoing number of a packet, or the counter of why it has none.
-    fn number(&mut self, now: Mono, head: &PacketHead) -> Result<u16, Id> {
-        let (floor, mut shift, mut highest) = match self.state {
-            State::Waiting { since } => {
-                let since = since.unwrap_or(now);
-                let video = self.kind == MediaKind::Video;
-                if video && !head.keyframe && now.since(since) < START_WITHOUT_KEYFRAME {
-                    self.state = State::Waiting { since: Some(since) };
-                    return Err(Id::ForwardDropAwaitKeyframe);
-                }
-                self.next_report = now;
-                (head.sequence, self.first.wrapping_sub(head.sequence), head.sequence)
-            }
-            State::Sending { floor, .. } if head.sequence < floor => {
-                return Err(Id::ForwardDropLate);
-            }
-            State::Sending { floor, shift, highest } => (floor, shift, highest),
-        };
-        let mut floor = floor;
-        if head.sequence.saturating_sub(highest) > MAX_STEP {
-            // Numbers go on behind the last; what lies before has none any more.
-            shift = highest.wrapping_add(shift).wrapping_add(2).wrapping_sub(head.sequence);
-            floor = head.sequence;
-            self.wants_keyframe = self.kind == MediaKind::Video;
-        }
-        highest = highest.max(head.sequence);
-        self.state = State::Sending { floor, shift, highest };
-        if head.keyframe {
-            self.wants_keyframe = false;
-        }
-        Ok(head.sequence.wrapping_add(shift) as u16)
-    }
-
-    /// Reverses [`PlayTrack::number`]; `None` for what was never sent.
-    fn source_sequence(&self, outgoing: u16) -> Option<u64> {
-        let State::Sending { floor, shift, highest } = self.state else { return None };
-        let behind = (highest.wrapping_add(shift) as u16).wrapping_sub(outgoing);
-        let sequence = highest.checked_sub(u64::from(behind))?;
-        (sequence >= floor).then_some(sequence)
-    }
-
-    const fn plain(&self, head: &PacketHead, sequence: u16) -> Numbers {
+    const fn plain(&self, head: &PacketHead, taken: &Taken) -> Numbers {
         Numbers {
             payload_type: self.spec.pt,
             ssrc: self.spec.ssrc,
-            sequence,
-            timestamp: head.timestamp.wrapping_add(self.timestamp_shift),
+            sequence: taken.number as u16,
+            timestamp: head.timestamp.wrapping_add(taken.edit.timestamp),
             original: None,
         }
     }
@@ -391,7 +375,7 @@ impl PlayTrack {
     fn sender_info(&self, now: Unix, clock: &Clock) -> SenderInfo {
         SenderInfo {
             ntp: now.as_ntp(),
-            rtp: clock.rtp_at(now, self.clock_rate).wrapping_add(self.timestamp_shift),
+            rtp: clock.rtp_at(now, self.codec.clock_rate()),
             packets: self.stats.packets as u32,
             octets: self.stats.octets as u32,
         }

@@ -2,10 +2,13 @@
 
 use std::time::Duration;
 
-use crate::wire::media::PlayTrackSpec;
+use crate::wire::media::{CodecName, PlayTrackSpec};
 use crate::wire::rtp::Header;
 
 use super::PacketHead;
+use super::descriptor::Shifts;
+use super::red;
+use super::runs::Edit;
 
 /// Numbers of one outgoing packet.
 #[derive(Clone, Copy, Debug)]
@@ -23,13 +26,24 @@ pub(crate) struct Numbers {
 pub(crate) fn write(
     spec: &PlayTrackSpec,
     numbers: Numbers,
+    (codec, edit): (CodecName, &Edit),
     head: &PacketHead,
     payload: &[u8],
     slot: &mut [u8],
 ) -> Option<usize> {
+    // A number kept free for what turned out to be of a layer left out.
+    let empty = !edit.passes(head);
+    let payload = if empty { &[] } else { payload };
+    // In the redundant form to whoever takes that; else the primary block alone.
+    let redundant = spec.red_pt.filter(|_| head.redundant);
+    let payload = if head.redundant && redundant.is_none() {
+        payload.get(red::primary(payload)?..)?
+    } else {
+        payload
+    };
     let header = Header {
-        payload_type: numbers.payload_type,
-        marker: head.marker,
+        payload_type: redundant.unwrap_or(numbers.payload_type),
+        marker: !empty && (head.marker || edit.ends_picture(head)),
         sequence: numbers.sequence,
         timestamp: numbers.timestamp,
         ssrc: numbers.ssrc,
@@ -48,7 +62,14 @@ pub(crate) fn write(
         slot.get_mut(len..len + 2)?.copy_from_slice(&original.to_be_bytes());
         len += 2;
     }
-    slot.get_mut(len..len + payload.len())?.copy_from_slice(payload);
+    let copy = slot.get_mut(len..len + payload.len())?;
+    copy.copy_from_slice(payload);
+    if redundant.is_some() {
+        red::retype(copy, spec.pt);
+    }
+    if edit.shifts != Shifts::default() {
+        edit.shifts.apply(codec, copy);
+    }
     Some(len + payload.len())
 }
 

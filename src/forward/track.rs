@@ -1,4 +1,5 @@
-//! One track as it comes from the publisher: its current source, its own sequence and timeline.
+//! One layer of a track as it comes from the publisher: its current source, its own sequence and
+//! timeline.
 
 use std::time::Duration;
 
@@ -7,7 +8,6 @@ use crate::time::{Mono, Now};
 use crate::wire::media::{MediaKind, TrackSpec};
 use crate::wire::rtcp::ReportBlock;
 
-use super::clock::{Clock, Offset};
 use super::nack::Missing;
 use super::receive_window::{ReceiveWindow, Verdict};
 
@@ -47,7 +47,7 @@ pub(crate) struct Placed {
     pub(crate) extended: u64,
 }
 
-/// State of one track.
+/// State of one layer; most tracks have one.
 #[derive(Debug)]
 pub(crate) struct Track {
     kind: MediaKind,
@@ -59,6 +59,8 @@ pub(crate) struct Track {
     /// Highest sequence, its timestamp and arrival.
     latest: Option<(u64, u32, Mono)>,
     report: Option<SenderReport>,
+    /// What makes a timestamp of this layer one of the track's clock.
+    pub(crate) align: u32,
     pub(crate) missing: Missing,
     keyframe_wish: bool,
     keyframe_asked: Option<Mono>,
@@ -77,6 +79,7 @@ impl Track {
             probation: None,
             latest: None,
             report: None,
+            align: 0,
             missing: Missing::new(spec.nack),
             keyframe_wish: false,
             keyframe_asked: None,
@@ -267,12 +270,17 @@ impl Track {
         }
     }
 
-    /// The track's media clock on ours.
-    pub(crate) fn clock(&self, offset: &Offset) -> Option<Clock> {
+    /// The publisher's time and the layer's media clock by its last sender report, and when that
+    /// came.
+    pub(crate) fn reported(&self) -> Option<(u64, u32, Mono)> {
         let source = self.source.as_ref()?;
         let report = self.report.filter(|report| report.ssrc == source.window.ssrc)?;
-        let rtp = report.rtp.wrapping_add(source.timestamp_shift);
-        Some(Clock { rtp, unix: offset.to_unix(report.ntp)? })
+        Some((report.ntp, report.rtp.wrapping_add(source.timestamp_shift), report.arrival))
+    }
+
+    /// The newest timestamp and its arrival.
+    pub(crate) fn newest(&self) -> Option<(u32, Mono)> {
+        self.latest.map(|(_, timestamp, arrival)| (timestamp, arrival))
     }
 
     /// A report block on what came since the last one.

@@ -6,30 +6,13 @@ use axum::extract::{Query, State};
 use axum::http::header::{ALLOW, CACHE_CONTROL, LINK};
 use axum::http::{HeaderMap, HeaderValue, StatusCode, Uri};
 use axum::response::{IntoResponse, Response};
+use serde::Deserialize;
 use serde::de::IgnoredAny;
-use serde::{Deserialize, Serialize};
 
 use super::problem::Problem;
 use super::{Gateway, Shared, guard, sealed};
 use crate::auth::turn::Class;
 use crate::control::api::IceConfig;
-
-#[derive(Serialize)]
-#[serde(rename_all = "camelCase")]
-struct Configuration {
-    ice_servers: [Server; 1],
-    ice_transport_policy: &'static str,
-    ttl: u64,
-    /// A client that stays longer comes with a fresh credential and an ICE restart before that.
-    lifetime: u64,
-}
-
-#[derive(Serialize)]
-struct Server {
-    urls: Vec<String>,
-    username: String,
-    credential: String,
-}
 
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -70,14 +53,7 @@ pub(super) async fn configuration<G: Gateway>(
             return Err(Problem::senseless("bad_class", detail));
         }
     };
-    let server = Server { urls: ice.urls, username: ice.username, credential: ice.credential };
-    let body = Configuration {
-        ice_servers: [server],
-        ice_transport_policy: "relay",
-        ttl: ice.ttl,
-        lifetime: ice.lifetime,
-    };
-    Ok(([(CACHE_CONTROL, "no-store")], Json(body)).into_response())
+    Ok(([(CACHE_CONTROL, "no-store")], Json(ice.rtc_configuration())).into_response())
 }
 
 pub(super) async fn options() -> Response {

@@ -15,10 +15,12 @@ mod cors;
 mod guard;
 mod headers;
 mod ice;
+mod layer;
 mod page;
 mod problem;
 mod sealed;
 pub mod server;
+mod signal;
 pub mod tls;
 mod whip;
 
@@ -30,21 +32,25 @@ use axum::extract::{DefaultBodyLimit, Request, State};
 use axum::middleware::{self, Next};
 use axum::response::Response;
 use axum::routing::{get, post};
+use tokio::sync::Semaphore;
 
 use crate::auth::admin::AdminKey;
 use crate::auth::explain::{Explained, Question};
 use crate::auth::token::TokenKeys;
 use crate::auth::turn::{Class, MintError};
-use crate::control::api::{Accepted, IceConfig, Principal, Refusal};
+use crate::control::api::{Accepted, IceConfig, MediaKind, Principal, Refusal, Wish};
+use crate::control::restart::{IfMatch, Patched};
 use crate::control::revocation::{self, RevokeError};
+use crate::control::rooms::Rooms;
 use crate::control::sealed::Sealed;
 use crate::control::store::{Record, StoreError};
 use crate::ids::StreamName;
 use crate::metrics::Signalling;
 use crate::time::Now;
-use crate::wire::sdp::MAX_SDP;
+use crate::wire::sdp::{Fragment, MAX_SDP};
 pub use cors::Origins;
 use problem::Problem;
+pub use signal::Patience;
 
 /// A request is answered within this time, or refused.
 const REQUEST_TIMEOUT: Duration = Duration::from_secs(20);
@@ -74,6 +80,40 @@ pub trait Gateway: Clone + Send + Sync + 'static {
         who: Option<&Principal>,
     ) -> impl Future<Output = Result<(), Refusal>> + Send;
 
+    /// Takes trickled candidates, or restarts ICE. Without `who`, the resource itself is the
+    /// permission.
+    fn patch(
+        &self,
+        resource: &str,
+        who: Option<&Principal>,
+        expected: &IfMatch,
+        fragment: &Fragment,
+    ) -> impl Future<Output = Result<Patched, Refusal>> + Send;
+
+    /// Wishes layers of what a session plays. Without `who`, the resource itself is the
+    /// permission.
+    ///
+    /// # Errors
+    /// No such session or track, or it is not connected yet.
+    fn steer(
+        &self,
+        resource: &str,
+        who: Option<&Principal>,
+        track: MediaKind,
+        wish: Wish,
+    ) -> Result<(), Refusal>;
+
+    /// The number of the layer that a session's publisher calls `rid`.
+    ///
+    /// # Errors
+    /// No such session or layer.
+    fn layer_called(
+        &self,
+        resource: &str,
+        who: Option<&Principal>,
+        rid: &str,
+    ) -> Result<u8, Refusal>;
+
     /// A fresh TURN credential for `who`.
     ///
     /// # Errors
@@ -94,6 +134,9 @@ pub trait Gateway: Clone + Send + Sync + 'static {
 
     /// Where the pages of sealed calls find each other.
     fn sealed(&self) -> &Sealed;
+
+    /// All rooms.
+    fn rooms(&self) -> &Rooms;
 
     /// What a TURN username was minted for, and whether it still holds.
     fn explain(&self, question: Question<'_>) -> Explained;
@@ -133,6 +176,8 @@ pub struct Config {
     pub body_timeout: Duration,
     /// The key that opens `/v1/turn`; none: it stays closed.
     pub admin: Option<AdminKey>,
+    /// How patient the WebSockets of rooms are.
+    pub patience: Patience,
     /// Where answers are counted.
     pub metrics: Option<Signalling>,
 }
@@ -144,6 +189,7 @@ impl Default for Config {
             hsts: Duration::from_secs(365 * 24 * 3_600),
             body_timeout: Duration::from_secs(10),
             admin: None,
+            patience: Patience::default(),
             metrics: None,
         }
     }
@@ -156,6 +202,10 @@ struct Shared<G> {
     admin: Option<AdminKey>,
     body_timeout: Duration,
     metrics: Option<Signalling>,
+    /// Of WebSockets; [`cors::answer`] has its own.
+    origins: Origins,
+    patience: Patience,
+    sockets: Arc<Semaphore>,
 }
 
 impl<G: Clone> Clone for Shared<G> {
@@ -166,6 +216,9 @@ impl<G: Clone> Clone for Shared<G> {
             admin: self.admin.clone(),
             body_timeout: self.body_timeout,
             metrics: self.metrics.clone(),
+            origins: self.origins.clone(),
+            patience: self.patience,
+            sockets: Arc::clone(&self.sockets),
         }
     }
 }
@@ -178,21 +231,40 @@ pub fn router<G: Gateway>(gateway: G, keys: Arc<TokenKeys>, config: Config) -> R
         admin: config.admin.clone(),
         body_timeout: config.body_timeout,
         metrics: config.metrics.clone(),
+        origins: config.origins.clone(),
+        patience: config.patience,
+        sockets: Arc::new(Semaphore::new(signal::SOCKETS)),
     };
     let config = Arc::new(config);
     let api = Router::new()
-        .route("/whip/{room}/{stream}", post(whip::publish::<G>).options(whip::endpoint::<G>))
-        .route("/whep/{room}/{stream}", post(whip::play::<G>).options(whip::endpoint::<G>))
+        .route(
+            "/whip/{room}/{stream}",
+            get(whip::look::<G>).post(whip::publish::<G>).options(whip::endpoint::<G>),
+        )
+        .route(
+            "/whep/{room}/{stream}",
+            get(whip::look::<G>).post(whip::play::<G>).options(whip::endpoint::<G>),
+        )
         // A room may be called "session", and POST still means it.
         .route(
             "/whip/session/{resource}",
-            post(whip::publish_in_session::<G>).delete(whip::close::<G>).options(whip::resource),
+            get(whip::look_at_session::<G>)
+                .post(whip::publish_in_session::<G>)
+                .patch(whip::patch::<G>)
+                .delete(whip::close::<G>)
+                .options(whip::resource),
         )
         .route(
             "/whep/session/{resource}",
-            post(whip::play_in_session::<G>).delete(whip::close::<G>).options(whip::resource),
+            get(whip::look_at_session::<G>)
+                .post(whip::play_in_session::<G>)
+                .patch(whip::patch::<G>)
+                .delete(whip::close::<G>)
+                .options(whip::resource),
         )
+        .route("/whep/session/{resource}/layer", post(layer::wish::<G>).options(layer::options))
         .route("/v1/ice", get(ice::configuration::<G>).options(ice::options))
+        .route("/v1/signal", get(signal::upgrade::<G>))
         .route("/v1/sealed/{room}", post(sealed::join::<G>).options(sealed::room_options))
         .route(
             "/v1/sealed/{room}/{seat}",

@@ -1,6 +1,8 @@
 //! Errors as `application/problem+json` (RFC 9457).
 
-use axum::http::header::{ALLOW, CACHE_CONTROL, CONTENT_TYPE, RETRY_AFTER, WWW_AUTHENTICATE};
+use axum::http::header::{
+    ALLOW, CACHE_CONTROL, CONTENT_TYPE, RETRY_AFTER, UPGRADE, WWW_AUTHENTICATE,
+};
 use axum::http::{HeaderName, HeaderValue, StatusCode};
 use axum::response::{IntoResponse, Response};
 use serde::Serialize;
@@ -46,6 +48,18 @@ impl Problem {
     pub(super) fn wrong_method() -> Self {
         let detail = "this method is not for this path; the Allow header lists those that are";
         Self::new(StatusCode::METHOD_NOT_ALLOWED, "method_not_allowed", detail)
+    }
+
+    pub(super) fn wrong_origin() -> Self {
+        let detail = "pages of this origin may not call";
+        Self::new(StatusCode::FORBIDDEN, "origin_not_allowed", detail)
+    }
+
+    /// RFC 9110 section 15.5.22: the answer says to what.
+    pub(super) fn no_websocket() -> Self {
+        let detail = "this is a WebSocket: version 13, over HTTP/1.1";
+        Self::new(StatusCode::UPGRADE_REQUIRED, "upgrade_required", detail)
+            .with(UPGRADE, HeaderValue::from_static("websocket"))
     }
 
     pub(super) fn wrong_method_for_page() -> Self {
@@ -115,6 +129,24 @@ impl Problem {
     pub(super) fn not_sdp() -> Self {
         let detail = "the body must be an SDP offer with Content-Type application/sdp";
         Self::new(StatusCode::UNSUPPORTED_MEDIA_TYPE, "unsupported_media_type", detail)
+    }
+
+    pub(super) fn not_fragment() -> Self {
+        let detail =
+            "the body must be an SDP fragment with Content-Type application/trickle-ice-sdpfrag";
+        let takes = HeaderValue::from_static("application/trickle-ice-sdpfrag");
+        Self::new(StatusCode::UNSUPPORTED_MEDIA_TYPE, "unsupported_media_type", detail)
+            .with(HeaderName::from_static("accept-patch"), takes)
+    }
+
+    pub(super) fn no_tag() -> Self {
+        let detail = "If-Match is needed: the session's ETag, or * for an ICE restart";
+        Self::new(StatusCode::PRECONDITION_REQUIRED, "if_match_missing", detail)
+    }
+
+    pub(super) fn many_tags() -> Self {
+        let detail = "If-Match has more than 16 entity tags";
+        Self::new(StatusCode::BAD_REQUEST, "bad_if_match", detail)
     }
 
     pub(super) fn bad_sdp(detail: &str) -> Self {
@@ -189,20 +221,27 @@ impl From<RevokeError> for Problem {
 
 impl From<Refusal> for Problem {
     fn from(refusal: Refusal) -> Self {
-        let (status, code) = match refusal {
-            Refusal::NameInUse => (StatusCode::CONFLICT, "name_in_use"),
-            Refusal::NobodyPublishing => (StatusCode::NOT_FOUND, "nobody_publishing"),
-            Refusal::BadSdp(_) => (StatusCode::BAD_REQUEST, "bad_sdp"),
-            Refusal::NoCodec(_) => (StatusCode::UNPROCESSABLE_ENTITY, "no_codec"),
-            Refusal::NoFingerprint(_) => (StatusCode::UNPROCESSABLE_ENTITY, "no_fingerprint"),
-            Refusal::NotFound => (StatusCode::NOT_FOUND, "session_not_found"),
-            Refusal::SubjectFull => (StatusCode::TOO_MANY_REQUESTS, "too_many_sessions"),
-            Refusal::Full => (StatusCode::SERVICE_UNAVAILABLE, "full"),
-            Refusal::Draining => (StatusCode::SERVICE_UNAVAILABLE, "draining"),
+        let status = match refusal {
+            Refusal::NameInUse
+            | Refusal::NobodyPublishing
+            | Refusal::OutOfTurn(_)
+            | Refusal::NotConnected => StatusCode::CONFLICT,
+            Refusal::NotFound => StatusCode::NOT_FOUND,
+            Refusal::BadSdp(_) => StatusCode::BAD_REQUEST,
+            Refusal::NoCodec(_)
+            | Refusal::NoFingerprint(_)
+            | Refusal::BadRestart
+            | Refusal::NoTrack
+            | Refusal::NoLayer => StatusCode::UNPROCESSABLE_ENTITY,
+            Refusal::StaleTag => StatusCode::PRECONDITION_FAILED,
+            Refusal::SubjectFull | Refusal::RestartsTooOften => StatusCode::TOO_MANY_REQUESTS,
+            Refusal::Full | Refusal::Draining => StatusCode::SERVICE_UNAVAILABLE,
         };
-        let problem = Self::new(status, code, refusal.to_string());
+        let problem = Self::new(status, refusal.code(), refusal.to_string());
         match refusal {
-            Refusal::NobodyPublishing => problem.with(RETRY_AFTER, SOON),
+            Refusal::NobodyPublishing | Refusal::NotConnected | Refusal::RestartsTooOften => {
+                problem.with(RETRY_AFTER, SOON)
+            }
             Refusal::Full | Refusal::Draining | Refusal::SubjectFull => {
                 problem.with(RETRY_AFTER, LATER)
             }

@@ -65,7 +65,7 @@ where
         .initial_connection_window_size(WINDOW * 4)
         .max_header_list_size(HEAD_BYTES as u32);
     let service = TowerToHyperService::new(router);
-    let connection = builder.serve_connection(TokioIo::new(io), service);
+    let connection = builder.serve_connection_with_upgrades(TokioIo::new(io), service);
     let mut connection = std::pin::pin!(connection);
     tokio::select! {
         // A connection that breaks is the client's business.

@@ -123,6 +123,7 @@ counters! {
     SessionIceMalformed Counter "veilgate_session_ice_checks_total" { result = "malformed" } "ICE connectivity checks";
     SessionIceForeignCredential Counter "veilgate_session_ice_checks_total" { result = "foreign_credential" } "ICE connectivity checks";
     SessionIceRoleConflict Counter "veilgate_session_ice_checks_total" { result = "role_conflict" } "ICE connectivity checks";
+    SessionIceRestarts Counter "veilgate_session_ice_restarts_total" {} "ICE restarts that clients have nominated with";
     SessionConsentLost Counter "veilgate_session_ended_total" { reason = "consent" } "Sessions ended";
     SessionClosedByPeer Counter "veilgate_session_ended_total" { reason = "peer" } "Sessions ended";
     SessionClosedByControl Counter "veilgate_session_ended_total" { reason = "control" } "Sessions ended";
@@ -163,6 +164,8 @@ counters! {
     ForwardDropDuplicate Counter "veilgate_forward_dropped_total" { reason = "duplicate" } "RTP packets not forwarded";
     ForwardDropMalformed Counter "veilgate_forward_dropped_total" { reason = "malformed" } "RTP packets not forwarded";
     ForwardDropAwaitKeyframe Counter "veilgate_forward_dropped_total" { reason = "await_keyframe" } "RTP packets not forwarded";
+    ForwardDropLayer Counter "veilgate_forward_dropped_total" { reason = "layer" } "RTP packets not forwarded";
+    ForwardDropPaused Counter "veilgate_forward_dropped_total" { reason = "paused" } "RTP packets not forwarded";
     ForwardDropRing Counter "veilgate_forward_dropped_total" { reason = "ring_full" } "RTP packets not forwarded";
     ForwardDropTooLarge Counter "veilgate_forward_dropped_total" { reason = "too_large" } "RTP packets not forwarded";
     ForwardDropLate Counter "veilgate_forward_dropped_total" { reason = "late" } "RTP packets not forwarded";
@@ -176,6 +179,14 @@ counters! {
     ForwardRecovered Counter "veilgate_forward_recovered_packets_total" {} "Packets recovered from the publisher by retransmission";
     ForwardLost Counter "veilgate_forward_lost_packets_total" {} "Packets of publishers given up as lost";
     ForwardRetransmitLimited Counter "veilgate_forward_retransmissions_total" { result = "limited" } "Answers to players' NACKs";
+    ForwardFeedbackSent Counter "veilgate_forward_transport_feedback_total" { direction = "to_publisher" } "Transport-wide feedback messages";
+    ForwardFeedbackReceived Counter "veilgate_forward_transport_feedback_total" { direction = "from_player" } "Transport-wide feedback messages";
+    ForwardEstimate Gauge "veilgate_forward_estimate_bits_per_second" {} "What the paths to players carry by our estimates, all together";
+    ForwardEstimates Gauge "veilgate_forward_estimates" {} "Players whose path has an estimate";
+    ForwardProbes Counter "veilgate_forward_probes_total" {} "Bursts sent to players to learn what their path carries";
+    ForwardProbeBytes Counter "veilgate_forward_probe_bytes_total" {} "Bytes of these";
+    ForwardLayerUp Counter "veilgate_forward_layer_switches_total" { direction = "up" } "Layers chosen anew for a player's track";
+    ForwardLayerDown Counter "veilgate_forward_layer_switches_total" { direction = "down" } "Layers chosen anew for a player's track";
 
     EngineLoops Counter "veilgate_engine_loops_total" {} "Turns of the shard loop";
     EngineDatagramsIn Counter "veilgate_engine_datagrams_total" { direction = "in" } "UDP datagrams";

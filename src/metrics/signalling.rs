@@ -11,6 +11,7 @@ pub struct Signalling {
     refusals: IntCounterVec,
     connections: IntCounterVec,
     sealed_candidates: IntCounterVec,
+    trickled_candidates: IntCounterVec,
 }
 
 impl Signalling {
@@ -47,7 +48,17 @@ impl Signalling {
         for result in CANDIDATES {
             sealed_candidates.with_label_values(&[result]);
         }
-        Ok(Self { responses, refusals, connections, sealed_candidates })
+        let trickled_candidates = IntCounterVec::new(
+            Opts::new(
+                "veilgate_http_trickled_candidates_total",
+                "Candidates that WHIP and WHEP clients trickled; none is kept",
+            ),
+            &["type"],
+        )?;
+        for kind in TRICKLED {
+            trickled_candidates.with_label_values(&[kind]);
+        }
+        Ok(Self { responses, refusals, connections, sealed_candidates, trickled_candidates })
     }
 
     /// Exposes them.
@@ -58,6 +69,7 @@ impl Signalling {
         exposition.register(Box::new(self.responses.clone()))?;
         exposition.register(Box::new(self.connections.clone()))?;
         exposition.register(Box::new(self.refusals.clone()))?;
+        exposition.register(Box::new(self.trickled_candidates.clone()))?;
         exposition.register(Box::new(self.sealed_candidates.clone()))
     }
 
@@ -65,6 +77,13 @@ impl Signalling {
     pub fn on_sealed_candidates(&self, kept: u32, not_relayed: u32, foreign: u32) {
         for (result, count) in CANDIDATES.into_iter().zip([kept, not_relayed, foreign]) {
             self.sealed_candidates.with_label_values(&[result]).inc_by(count.into());
+        }
+    }
+
+    /// Counts candidates a client trickled, by their types: host, reflexive, relay, unknown.
+    pub fn on_trickled_candidates(&self, counts: [u32; 4]) {
+        for (kind, count) in TRICKLED.into_iter().zip(counts) {
+            self.trickled_candidates.with_label_values(&[kind]).inc_by(count.into());
         }
     }
 
@@ -86,6 +105,7 @@ impl Signalling {
 const KINDS: [&str; 8] =
     ["http", "turn_tcp", "turn_tls", "silent", "foreign", "tls_failed", "proxy_header", "crowd"];
 const CANDIDATES: [&str; 3] = ["kept", "not_relayed", "foreign"];
+const TRICKLED: [&str; 4] = ["host", "reflexive", "relay", "unknown"];
 const CLASSES: [&str; 5] = ["1xx", "2xx", "3xx", "4xx", "5xx"];
 
 #[cfg(test)]

@@ -12,6 +12,7 @@ mod dtls_tests;
 pub mod ice_lite;
 pub mod negotiate;
 mod paths;
+mod restart;
 pub mod srtp;
 
 use std::collections::VecDeque;
@@ -27,11 +28,13 @@ use crate::wire::mux::{self, Inner};
 
 pub use dtls::{ContextError as SetupError, Fingerprint, HashAlgorithm, Version};
 pub use ice_lite::IceCredentials;
+pub use restart::Generation;
 
 use data::Data;
 use dtls::{Dtls, Failure, Step};
 use ice_lite::MAX_ANSWER;
 use paths::Paths;
+use restart::Generations;
 
 /// From the session's making to its first media keys.
 pub const CONNECT_LIMIT: Duration = Duration::from_secs(30);
@@ -48,6 +51,8 @@ pub struct Params {
     pub local: IceCredentials,
     /// The client's `a=ice-ufrag`.
     pub remote_ufrag: String,
+    /// What an ICE restart before the first check has agreed.
+    pub restart: Option<Generation>,
     /// The client's `a=fingerprint` lines: its certificate must fit one of them.
     pub fingerprints: Vec<Fingerprint>,
     /// Whom its allocations may be minted for.
@@ -83,6 +88,8 @@ pub struct Transmit {
 pub enum Event {
     /// The client chose this path.
     Nominated(Path),
+    /// The client nominated with the credentials of an ICE restart: the old ones are over.
+    Restarted,
     /// Media can flow.
     Connected {
         /// DTLS version.
@@ -122,8 +129,7 @@ struct Keys {
 
 /// One remote WebRTC endpoint.
 pub struct Session {
-    local: IceCredentials,
-    remote_ufrag: String,
+    ice: Generations,
     paths: Paths,
     dtls: Dtls,
     data: Option<Box<Data>>,
@@ -152,8 +158,10 @@ impl Session {
     /// When the DTLS library has no memory or refuses its settings.
     pub fn new(params: Params, context: Arc<dtls::Context>, now: Now) -> Result<Self, SetupError> {
         Ok(Self {
-            local: params.local,
-            remote_ufrag: params.remote_ufrag,
+            ice: Generations::new(
+                Generation { local: params.local, remote_ufrag: params.remote_ufrag },
+                params.restart,
+            ),
             paths: Paths::default(),
             dtls: Dtls::new(context, params.fingerprints)?,
             data: params.data.map(|zero| Box::new(Data::new(zero))),
@@ -216,11 +224,15 @@ impl Session {
             return;
         }
         let mut out = [0; MAX_ANSWER];
-        match ice_lite::answer(datagram, &self.local, &self.remote_ufrag, mapped, &mut out) {
-            Ok(answer) => {
+        match self.ice.answer(datagram, mapped, &mut out) {
+            Ok((answer, restarted)) => {
                 counters.inc(Id::SessionIceChecks);
                 self.paths.on_check(now.mono, path);
                 self.queue_answer(path, out, answer.len);
+                if restarted {
+                    counters.inc(Id::SessionIceRestarts);
+                    self.events.push_back(Event::Restarted);
+                }
                 if answer.use_candidate {
                     self.nominate(path);
                 }
@@ -404,6 +416,23 @@ impl Session {
                 self.end(Reason::Peer);
             }
         }
+    }
+
+    /// Takes checks with the credentials of an ICE restart as well, until the client nominates
+    /// with them: then [`Event::Restarted`], and the old ones are over.
+    pub fn restart(&mut self, next: Generation) {
+        self.ice.follow_with(next);
+    }
+
+    /// The ICE credentials in force.
+    #[must_use]
+    pub fn generation(&self) -> &Generation {
+        self.ice.current()
+    }
+
+    /// Local ufrags that checks for this session may carry: one, or two during an ICE restart.
+    pub fn ufrags(&self) -> impl Iterator<Item = &str> {
+        self.ice.ufrags()
     }
 
     /// The path the client nominated.

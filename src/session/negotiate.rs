@@ -4,12 +4,17 @@
 //! ones are rejected with port 0, and those in which nothing can flow are answered inactive, so
 //! that the bundle's tagged section stays valid. Every section taken shares one transport (BUNDLE, rtcp-mux), and
 //! has one codec in the answer: the first of the offer that passes through, with its RTX.
-//! Simulcast and transport-wide feedback are not answered, so a client sends one encoding.
+//! A video that is offered with simulcast by rid (RFC 8853) is taken with all its layers, up to
+//! four; with no identification of them in its packets, with one.
 //!
 //! A client's codec parameters come back to that client only, and only those on a closed list
-//! with a closed form ([`typed`]): nothing one client wrote reaches another. Parameter sets in
+//! with a closed form ([`codecs::typed`]): nothing one client wrote reaches another. Parameter sets in
 //! `a=fmtp` (`sprop-parameter-sets`) are therefore dropped: H.264 must carry them in band, as
 //! every WebRTC sender does (RFC 7742 section 6.2).
+
+mod codecs;
+pub mod offering;
+mod payloads;
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -23,6 +28,9 @@ use crate::wire::media::{
 use crate::wire::sdp::{
     Accepted, Answer, AnsweredCodec, AnsweredExtension, Direction, Feedback, MediaSection, Offer,
     OfferedCodec, Outgoing, ParseError, Section, SectionKind, Setup, Transport,
+};
+use codecs::{
+    H264Profile, answered_red, first_codec, h264_profile, matching, precedes, red_of, usable,
 };
 
 /// Why an offer is refused. The texts never quote the offer.
@@ -80,27 +88,37 @@ pub fn publish(offer: &Offer) -> Result<(Vec<TrackSpec>, AnswerPlan), Refusal> {
             return inactive(section, media);
         }
         let (offered, codec) = first_codec(media).ok_or_else(|| no_codec(section, kind))?;
-        let (extensions, answered) = extensions(media, Direction::sends);
+        let (extensions, answered) = extensions(media, offered.feedback, Direction::sends);
         let primary = media.fid.first().copied();
         let ssrc = primary.map(|(ssrc, _)| ssrc).or_else(|| media.ssrcs.first().copied());
         let rtx_pt = media.rtx_of(offered.pt).filter(|pt| usable(*pt));
         let feedback = offered.feedback;
+        let red = red_of(media, kind).filter(|red| precedes(media, red.pt, offered.pt));
+        let rids = simulcast(kind, media, &extensions);
+        // Announced SSRCs do not say whose layer they are: packets do.
+        let announced = rids.is_empty();
         tracks.push(TrackSpec {
             kind,
             mid: media.mid.clone().unwrap_or_default(),
             codec: codec.clone(),
             pt: offered.pt,
             rtx_pt,
-            ssrc,
-            rtx_ssrc: primary.map(|(_, rtx)| rtx).filter(|_| rtx_pt.is_some()),
+            red_pt: red.map(|red| red.pt),
+            ssrc: ssrc.filter(|_| announced),
+            rtx_ssrc: primary.map(|(_, rtx)| rtx).filter(|_| announced && rtx_pt.is_some()),
             nack: feedback.nack,
             pli: feedback.pli,
-            remb: feedback.remb,
+            remb: feedback.remb && extensions.transport_cc.is_none(),
             extensions,
-            rids: Vec::new(),
+            rids: rids.clone(),
         });
         let codec = (offered, &codec, rtx_pt);
-        accept(section, media, Direction::RecvOnly, codec, answered).map(Some)
+        let mut accepted = accept(section, media, Direction::RecvOnly, codec, answered)?;
+        if let Some(red) = red {
+            // In front, as in the offer: what is first is sent.
+            accepted.codecs.insert(0, answered_red(red, offered));
+        }
+        Ok(Some(Accepted { rids, ..accepted }))
     })?;
     if tracks.is_empty() {
         return Err(Refusal::NoCodec("the offer sends neither audio nor video".to_owned()));
@@ -132,13 +150,15 @@ pub fn play(
         };
         let (offered, codec) =
             matching(media, &track.codec).ok_or_else(|| lacks(section, kind, &track.codec))?;
-        let (extensions, answered) = extensions(media, Direction::receives);
+        let (extensions, answered) = extensions(media, offered.feedback, Direction::receives);
         let rtx_pt = media.rtx_of(offered.pt).filter(|pt| usable(*pt) && offered.feedback.nack);
+        let red = red_of(media, kind).filter(|_| track.red_pt.is_some());
         let spec = PlayTrackSpec {
             track: number,
             mid: media.mid.clone().unwrap_or_default(),
             pt: offered.pt,
             rtx_pt,
+            red_pt: red.map(|red| red.pt),
             ssrc: ssrcs.draw(),
             rtx_ssrc: rtx_pt.map(|_| ssrcs.draw()),
             extensions,
@@ -146,7 +166,8 @@ pub fn play(
         let outgoing = Outgoing { ssrc: spec.ssrc, rtx_ssrc: spec.rtx_ssrc, cname: cname.clone() };
         tracks.push(spec);
         let codec = (offered, &codec, rtx_pt);
-        let accepted = accept(section, media, Direction::SendOnly, codec, answered)?;
+        let mut accepted = accept(section, media, Direction::SendOnly, codec, answered)?;
+        accepted.codecs.extend(red.map(|red| answered_red(red, offered)));
         Ok(Some(Accepted { outgoing: Some(outgoing), ..accepted }))
     })?;
     if tracks.is_empty() {
@@ -156,6 +177,13 @@ pub fn play(
     }
     let plan = plan(offer, sections)?;
     Ok((PlaySpec { stream: Arc::clone(stream), cname, tracks }, plan))
+}
+
+/// The layers of a video, by rid; none where its packets could not say which they are of.
+fn simulcast(kind: MediaKind, media: &MediaSection, extensions: &Extensions) -> Vec<String> {
+    let told = extensions.mid.is_some() && extensions.rid.is_some();
+    let layered = kind == MediaKind::Video && told && media.rids.len() > 1;
+    if layered { media.rids.clone() } else { Vec::new() }
 }
 
 /// What does not depend on the codecs.
@@ -233,13 +261,17 @@ fn accept(
     if !media.rtcp_mux {
         return Err(bad("a=rtcp-mux is required (RFC 9725 section 4.4.1)"));
     }
+    // One or the other: a steady REMB would cap what the client finds out by transport-wide
+    // feedback.
+    let transport_cc = extensions.iter().any(|extension| extension.uri == TRANSPORT_CC);
+    let remb = offered.feedback.remb && !transport_cc;
     let mut codecs = vec![AnsweredCodec {
         pt: offered.pt,
         name: encoding_name(codec.name),
         clock: codec.name.clock_rate(),
         channels: offered.channels,
         fmtp: codec.fmtp.clone(),
-        feedback: offered.feedback,
+        feedback: Feedback { remb, transport_cc, ..offered.feedback },
     }];
     codecs.extend(rtx_pt.map(|pt| AnsweredCodec {
         pt,
@@ -257,6 +289,7 @@ fn accept(
         rtcp_rsize: media.rtcp_rsize,
         codecs,
         extensions,
+        rids: Vec::new(),
         outgoing: None,
     })
 }
@@ -300,13 +333,14 @@ const fn encoding_name(name: CodecName) -> &'static str {
         CodecName::Vp9 => "VP9",
         CodecName::H264 => "H264",
         CodecName::Av1 => "AV1",
+        CodecName::H265 => "H265",
     }
 }
 
 fn no_codec(section: usize, kind: MediaKind) -> Refusal {
     let codecs = match kind {
         MediaKind::Audio => "opus/48000/2",
-        MediaKind::Video => "VP8, VP9, H264 with packetization-mode=1, or AV1",
+        MediaKind::Video => "VP8, VP9, H264 with packetization-mode=1, AV1 or H265",
     };
     let kind = kind_name(kind);
     Refusal::NoCodec(format!("m-section {section} ({kind}): none of its codecs is {codecs}"))
@@ -324,171 +358,21 @@ fn lacks(section: usize, kind: MediaKind, codec: &Codec) -> Refusal {
             Some(H264Profile::High) => " (high profile)",
             Some(H264Profile::Other(_)) | None => "",
         },
-        CodecName::Vp9 | CodecName::Av1 | CodecName::Opus | CodecName::Vp8 => "",
+        CodecName::Vp9 | CodecName::Av1 | CodecName::H265 | CodecName::Opus | CodecName::Vp8 => "",
     };
     Refusal::NoCodec(format!(
         "m-section {section} ({kind}): the stream is {name}{detail}, which the offer does not receive"
     ))
 }
 
-/// RFC 5761 section 4: with rtcp-mux, 64 to 95 with the marker bit would read as RTCP.
-const fn usable(pt: u8) -> bool {
-    !matches!(pt, 64..=95)
-}
-
-/// The first codec of a section that passes through.
-fn first_codec(media: &MediaSection) -> Option<(&OfferedCodec, Codec)> {
-    media.codecs.iter().find_map(|offered| Some((offered, typed(media.kind, offered)?)))
-}
-
-/// The codec of a player's section that decodes `wanted`: with the same profile if there is one.
-fn matching<'a>(media: &'a MediaSection, wanted: &Codec) -> Option<(&'a OfferedCodec, Codec)> {
-    let typed = || {
-        let all = media.codecs.iter().filter_map(|o| Some((o, typed(media.kind, o)?)));
-        all.filter(|(_, codec)| codec.name == wanted.name)
-    };
-    let exact = typed().find(|(_, codec)| same_profile(codec, wanted));
-    exact.or_else(|| typed().find(|(_, codec)| decodes(codec, wanted)))
-}
-
-fn same_profile(a: &Codec, b: &Codec) -> bool {
-    match a.name {
-        CodecName::Opus | CodecName::Vp8 => true,
-        CodecName::Vp9 => number(a, "profile-id") == number(b, "profile-id"),
-        CodecName::Av1 => number(a, "profile") == number(b, "profile"),
-        CodecName::H264 => h264_profile(a).is_some() && h264_profile(a) == h264_profile(b),
-    }
-}
-
-/// Whether a decoder of `decoder`'s profile takes a stream of `stream`'s.
-fn decodes(decoder: &Codec, stream: &Codec) -> bool {
-    use H264Profile::{Baseline, ConstrainedBaseline, ConstrainedHigh, High, Main};
-    if decoder.name != CodecName::H264 || stream.name != CodecName::H264 {
-        return false;
-    }
-    // RFC 6184 section 8.1, table 5: what is inside what.
-    matches!(
-        (h264_profile(stream), h264_profile(decoder)),
-        (Some(ConstrainedBaseline), Some(Baseline | Main | ConstrainedHigh | High))
-            | (Some(Main | ConstrainedHigh), Some(High))
-    )
-}
-
-fn parameter<'a>(codec: &'a Codec, key: &str) -> Option<&'a str> {
-    codec.fmtp.iter().find(|(k, _)| k == key).map(|(_, v)| v.as_str())
-}
-
-/// A numeric parameter whose absence means 0, as of `profile-id` and AV1's `profile`.
-fn number(codec: &Codec, key: &str) -> u32 {
-    parameter(codec, key).and_then(|v| v.parse().ok()).unwrap_or(0)
-}
-
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-enum H264Profile {
-    ConstrainedBaseline,
-    Baseline,
-    Main,
-    ConstrainedHigh,
-    High,
-    Other(u16),
-}
-
-/// The profile of a profile-level-id (RFC 6184 section 8.1): 42e01f and 4de01f are both
-/// constrained baseline. The level plays no part: both ends adapt to what comes.
-fn h264_profile(codec: &Codec) -> Option<H264Profile> {
-    // Without the parameter: baseline, level 1.
-    let id = parameter(codec, "profile-level-id").unwrap_or("42000a");
-    let id = u32::from_str_radix(id, 16).ok()?;
-    let [_, profile, constraints, _] = id.to_be_bytes();
-    Some(match (profile, constraints) {
-        (0x42, c) if c & 0x4f == 0x40 => H264Profile::ConstrainedBaseline,
-        (0x4d, c) if c & 0x8f == 0x80 => H264Profile::ConstrainedBaseline,
-        (0x58, c) if c & 0xcf == 0xc0 => H264Profile::ConstrainedBaseline,
-        (0x42, c) if c & 0x4f == 0 => H264Profile::Baseline,
-        (0x58, c) if c & 0xcf == 0x80 => H264Profile::Baseline,
-        (0x4d, c) if c & 0xaf == 0 => H264Profile::Main,
-        (0x64, 0x0c) => H264Profile::ConstrainedHigh,
-        (0x64, 0) => H264Profile::High,
-        (profile, constraints) => H264Profile::Other(u16::from_be_bytes([profile, constraints])),
-    })
-}
-
-/// The form a parameter's value must have to be kept. All are too narrow for an address.
-#[derive(Clone, Copy)]
-enum Form {
-    /// At most seven decimal digits.
-    Number,
-    /// `0` or `1`.
-    Bool,
-    /// Six hexadecimal digits.
-    Profile,
-}
-
-impl Form {
-    fn fits(self, value: &str) -> bool {
-        match self {
-            Self::Number => {
-                (1..=7).contains(&value.len()) && value.bytes().all(|b| b.is_ascii_digit())
-            }
-            Self::Bool => matches!(value, "0" | "1"),
-            Self::Profile => value.len() == 6 && value.bytes().all(|b| b.is_ascii_hexdigit()),
-        }
-    }
-}
-
-/// A codec we pass through, with the parameters that come back in the answer. What a client
-/// says of its own sending (`sprop-…`) or of limits to what it receives and would not mean for
-/// us (VP8's `max-fs`) is left out.
-fn typed(kind: SectionKind, offered: &OfferedCodec) -> Option<Codec> {
-    const OPUS: &[(&str, Form)] = &[
-        ("minptime", Form::Number),
-        ("maxptime", Form::Number),
-        ("maxplaybackrate", Form::Number),
-        ("maxaveragebitrate", Form::Number),
-        ("stereo", Form::Bool),
-        ("cbr", Form::Bool),
-        ("useinbandfec", Form::Bool),
-        ("usedtx", Form::Bool),
-    ];
-    const H264: &[(&str, Form)] = &[
-        ("level-asymmetry-allowed", Form::Bool),
-        ("packetization-mode", Form::Bool),
-        ("profile-level-id", Form::Profile),
-    ];
-    const AV1: &[(&str, Form)] =
-        &[("level-idx", Form::Number), ("profile", Form::Number), ("tier", Form::Bool)];
-    if !usable(offered.pt) {
-        return None;
-    }
-    let video = kind == SectionKind::Video && offered.clock == 90_000;
-    let (name, forms): (_, &[(&str, Form)]) = match offered.name.as_str() {
-        "opus" if kind == SectionKind::Audio => (CodecName::Opus, OPUS),
-        "vp8" if video => (CodecName::Vp8, &[]),
-        "vp9" if video => (CodecName::Vp9, &[("profile-id", Form::Number)]),
-        "h264" if video => (CodecName::H264, H264),
-        "av1" if video => (CodecName::Av1, AV1),
-        _ => return None,
-    };
-    let well_formed = match name {
-        // RFC 7587 section 7: always 48000/2.
-        CodecName::Opus => offered.clock == 48_000 && offered.channels == 2,
-        CodecName::H264 => {
-            offered.parameter("packetization-mode") == Some("1")
-                && offered.parameter("profile-level-id").is_none_or(|id| Form::Profile.fits(id))
-        }
-        CodecName::Vp8 | CodecName::Vp9 | CodecName::Av1 => true,
-    };
-    let keep = |(key, form): &(&str, Form)| {
-        let value = offered.parameter(key).filter(|value| form.fits(value))?;
-        Some(((*key).to_owned(), value.to_owned()))
-    };
-    well_formed.then(|| Codec { name, fmtp: forms.iter().filter_map(keep).collect() })
-}
-
 const MID: &str = "urn:ietf:params:rtp-hdrext:sdes:mid";
 const AUDIO_LEVEL: &str = "urn:ietf:params:rtp-hdrext:ssrc-audio-level";
 const VIDEO_ORIENTATION: &str = "urn:3gpp:video-orientation";
 const PLAYOUT_DELAY: &str = "http://www.webrtc.org/experiments/rtp-hdrext/playout-delay";
+const RID: &str = "urn:ietf:params:rtp-hdrext:sdes:rtp-stream-id";
+const REPAIRED_RID: &str = "urn:ietf:params:rtp-hdrext:sdes:repaired-rtp-stream-id";
+const TRANSPORT_CC: &str =
+    "http://www.ietf.org/id/draft-holmer-rmcat-transport-wide-cc-extensions-01";
 /// Longest mid a one-byte header extension carries (RFC 8285 section 4.2), in bytes.
 const MAX_SENT_MID: usize = 16;
 
@@ -496,6 +380,7 @@ const MAX_SENT_MID: usize = 16;
 /// `flows` tells whether a direction the client restricted one to is the one of the media.
 fn extensions(
     media: &MediaSection,
+    feedback: Feedback,
     flows: impl Fn(Direction) -> bool,
 ) -> (Extensions, Vec<AnsweredExtension>) {
     let mut taken = Extensions::default();
@@ -508,6 +393,9 @@ fn extensions(
             AUDIO_LEVEL => (&mut taken.audio_level, AUDIO_LEVEL),
             VIDEO_ORIENTATION => (&mut taken.video_orientation, VIDEO_ORIENTATION),
             PLAYOUT_DELAY => (&mut taken.playout_delay, PLAYOUT_DELAY),
+            RID if media.rids.len() > 1 => (&mut taken.rid, RID),
+            REPAIRED_RID if media.rids.len() > 1 => (&mut taken.repaired_rid, REPAIRED_RID),
+            TRANSPORT_CC if feedback.transport_cc => (&mut taken.transport_cc, TRANSPORT_CC),
             _ => continue,
         };
         let id_is_free = !answered.iter().any(|known| known.id == offered.id);

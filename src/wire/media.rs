@@ -26,6 +26,8 @@ pub enum CodecName {
     H264,
     /// The AV1 RTP specification.
     Av1,
+    /// RFC 7798.
+    H265,
 }
 
 impl CodecName {
@@ -34,7 +36,7 @@ impl CodecName {
     pub const fn clock_rate(self) -> u32 {
         match self {
             Self::Opus => 48_000,
-            Self::Vp8 | Self::Vp9 | Self::H264 | Self::Av1 => 90_000,
+            Self::Vp8 | Self::Vp9 | Self::H264 | Self::Av1 | Self::H265 => 90_000,
         }
     }
 }
@@ -84,6 +86,8 @@ pub struct TrackSpec {
     pub pt: u8,
     /// Payload type of its RTX (RFC 4588), if negotiated.
     pub rtx_pt: Option<u8>,
+    /// Payload type of its redundant form (RFC 2198), if negotiated; audio only.
+    pub red_pt: Option<u8>,
     /// SSRC announced by `a=ssrc`, if any.
     pub ssrc: Option<u32>,
     /// SSRC of its RTX stream, from `a=ssrc-group:FID`, if any.
@@ -122,6 +126,8 @@ pub struct PlayTrackSpec {
     pub pt: u8,
     /// The player's RTX payload type, if it has one.
     pub rtx_pt: Option<u8>,
+    /// The player's payload type for the redundant form (RFC 2198), if it has one.
+    pub red_pt: Option<u8>,
     /// Our SSRC towards this player, random.
     pub ssrc: u32,
     /// Our RTX SSRC towards this player, random.

@@ -13,3 +13,4 @@ pub mod sdp;
 pub mod stream_frames;
 pub mod stun;
 pub mod turn;
+pub mod twcc;

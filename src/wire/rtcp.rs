@@ -1,18 +1,21 @@
 //! RTCP: compounds (RFC 3550 section 6), feedback (RFC 4585, 5104), reduced size (RFC 5506) and
-//! REMB (draft-alvestrand-rmcat-remb-03). Unknown packet types are passed over, lies are errors.
+//! REMB (draft-alvestrand-rmcat-remb-03); transport-wide feedback is in `twcc`. Unknown packet types are passed over, lies are errors.
+
+use super::twcc;
 
 /// Packet types.
 const SR: u8 = 200;
 const RR: u8 = 201;
 const SDES: u8 = 202;
 const BYE: u8 = 203;
-const RTPFB: u8 = 205;
+pub(super) const RTPFB: u8 = 205;
 const PSFB: u8 = 206;
 /// Feedback message types.
 const FMT_NACK: u8 = 1;
 const FMT_PLI: u8 = 1;
 const FMT_FIR: u8 = 4;
 const FMT_AFB: u8 = 15;
+pub(super) const FMT_TRANSPORT_CC: u8 = 15;
 
 const SDES_CNAME: u8 = 1;
 const BLOCK: usize = 24;
@@ -100,6 +103,13 @@ pub enum Packet<'a> {
         /// The sources it is about.
         ssrcs: Ssrcs<'a>,
     },
+    /// When packets of the whole transport arrived.
+    TransportCc {
+        /// A source of some of them.
+        media: u32,
+        /// By transport-wide numbers.
+        feedback: twcc::Feedback<'a>,
+    },
     /// A type or format that we do not read.
     Other,
 }
@@ -126,9 +136,12 @@ impl<'a> Compound<'a> {
             return Err(Malformed);
         }
         if first & 0x20 != 0 {
-            // RFC 3550 section 6.4.1: only the last packet of a compound may be padded.
+            // RFC 3550 section 6.4.1: only the last packet of a compound may be padded, to a
+            // multiple of four. libwebrtc's transport-wide feedback is padded by one to three
+            // bytes, wherever it stands.
             let padding = usize::from(*body.last().ok_or(Malformed)?);
-            if padding == 0 || padding % 4 != 0 || !rest.is_empty() {
+            let odd = padding % 4 != 0 || !rest.is_empty();
+            if padding == 0 || odd && (kind, first & 0x1F) != (RTPFB, FMT_TRANSPORT_CC) {
                 return Err(Malformed);
             }
             body = body.get(..body.len().wrapping_sub(padding)).ok_or(Malformed)?;
@@ -178,6 +191,10 @@ fn packet(kind: u8, count: u8, body: &[u8]) -> Result<Packet<'_>, Malformed> {
         (RTPFB, FMT_NACK) => {
             let (media, fci) = feedback(body)?;
             Ok(Packet::Nack { media, lost: Lost { rest: fci, base: 0, mask: 0 } })
+        }
+        (RTPFB, FMT_TRANSPORT_CC) => {
+            let (media, fci) = feedback(body)?;
+            Ok(Packet::TransportCc { media, feedback: twcc::Feedback::parse(fci)? })
         }
         (PSFB, FMT_PLI) => feedback(body).map(|(media, _)| Packet::Pli { media }),
         (PSFB, FMT_FIR) => feedback(body).map(|(_, fci)| Packet::Fir(FirTargets { rest: fci })),
@@ -509,17 +526,17 @@ impl<'b> Writer<'b> {
         count
     }
 
-    fn begin(&mut self) {
+    pub(super) fn begin(&mut self) {
         self.overflow = false;
         self.end = self.len;
         self.u32(0);
     }
 
-    fn u32(&mut self, value: u32) {
+    pub(super) fn u32(&mut self, value: u32) {
         self.put(&value.to_be_bytes());
     }
 
-    fn put(&mut self, bytes: &[u8]) {
+    pub(super) fn put(&mut self, bytes: &[u8]) {
         match self.buf.get_mut(self.end..self.end + bytes.len()) {
             Some(to) => {
                 to.copy_from_slice(bytes);
@@ -527,6 +544,14 @@ impl<'b> Writer<'b> {
             }
             None => self.overflow = true,
         }
+    }
+
+    /// Finishes a packet of any length: padded to 32 bits with zeros that its own lengths leave
+    /// out.
+    pub(super) fn finish_padded(&mut self, kind: u8, count: u8) -> bool {
+        let over = (self.end - self.len) % 4;
+        self.put([0; 4].get(..(4 - over) % 4).unwrap_or_default());
+        self.finish(kind, count)
     }
 
     fn finish(&mut self, kind: u8, count: u8) -> bool {
@@ -625,7 +650,7 @@ mod tests {
 
     #[test]
     fn unknown_types_are_passed_over() {
-        let packets = [0x80, 204, 0, 1, 1, 2, 3, 4, 0x8F, 205, 0, 0, 0x81, 206, 0, 2];
+        let packets = [0x80, 204, 0, 1, 1, 2, 3, 4, 0x89, 205, 0, 0, 0x81, 206, 0, 2];
         let mut bytes = packets.to_vec();
         bytes.extend([0, 0, 0, 1, 0, 0, 0, 2]);
         let kinds = read(&bytes);
@@ -665,6 +690,7 @@ mod tests {
                 Packet::Nack { lost, .. } => lost.count(),
                 Packet::Fir(targets) => targets.count(),
                 Packet::Pli { .. } | Packet::Other => 1,
+                Packet::TransportCc { feedback, .. } => feedback.packets().count(),
             };
         }
         items

@@ -114,6 +114,11 @@ impl Bridge {
         got
     }
 
+    /// The next event, if there is one already.
+    pub fn next_event(&self) -> Option<Value> {
+        self.events.try_recv().ok()
+    }
+
     /// What it said on stderr.
     pub fn log(&self) -> String {
         self.log.lock().unwrap_or_else(PoisonError::into_inner).clone()

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use rand::SeedableRng;
 use rand::rngs::StdRng;
-use veilgate::forward::{MediaPacket, Publisher};
+use veilgate::forward::{LayerId, MediaPacket, Publisher};
 use veilgate::ids::StreamId;
 use veilgate::metrics::Counters;
 use veilgate::time::{Mono, Now, Unix};
@@ -25,6 +25,7 @@ pub const MID: u8 = 4;
 pub const LEVEL: u8 = 1;
 pub const ORIENTATION: u8 = 3;
 pub const DELAY: u8 = 5;
+pub const TRANSPORT_CC: u8 = 6;
 
 /// VP8 payloads: first packet of a keyframe, of another frame, and what follows a first packet.
 pub const KEY: &[u8] = &[0x10, 0x00, 1, 2, 3];
@@ -51,6 +52,7 @@ pub fn audio_spec() -> TrackSpec {
         codec: Codec { name: CodecName::Opus, fmtp: Vec::new() },
         pt: 111,
         rtx_pt: None,
+        red_pt: None,
         ssrc: Some(AUDIO_SSRC),
         rtx_ssrc: None,
         nack: false,
@@ -68,6 +70,7 @@ pub fn video_spec() -> TrackSpec {
         codec: Codec { name: CodecName::Vp8, fmtp: Vec::new() },
         pt: 96,
         rtx_pt: Some(97),
+        red_pt: None,
         ssrc: Some(VIDEO_SSRC),
         rtx_ssrc: Some(RTX_SSRC),
         nack: true,
@@ -92,12 +95,18 @@ pub fn stream() -> Arc<StreamSpec> {
     stream_of(vec![audio_spec(), video_spec()])
 }
 
+/// The only layer of a track without simulcast.
+pub fn plain(track: u8) -> LayerId {
+    LayerId { track, layer: 0 }
+}
+
 pub fn play_track(track: u8, rtx: bool) -> PlayTrackSpec {
     PlayTrackSpec {
         track,
         mid: format!("m{track}"),
         pt: 100 + track,
         rtx_pt: rtx.then_some(120 + track),
+        red_pt: None,
         ssrc: 0x1000 + u32::from(track),
         rtx_ssrc: rtx.then_some(0x2000 + u32::from(track)),
         extensions: Extensions {
@@ -201,6 +210,10 @@ pub fn words_of(compound: &[u8]) -> Vec<String> {
             Packet::Pli { media } => words.push(format!("pli {media:x}")),
             Packet::Remb { bitrate, ssrcs } => {
                 words.push(format!("remb {bitrate} {:x?}", ssrcs.collect::<Vec<_>>()));
+            }
+            Packet::TransportCc { media, feedback } => {
+                let told = feedback.packets().map(|(n, at)| format!("{n}@{at:?}"));
+                words.push(format!("twcc {media:x} {}", told.collect::<Vec<_>>().join(" ")));
             }
             Packet::Bye(_) | Packet::Fir(_) | Packet::Other => panic!("not ours"),
         }

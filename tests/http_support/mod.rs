@@ -19,15 +19,18 @@ use veilgate::auth::secret::Key;
 use veilgate::auth::token::{TokenKeys, TokenRequest};
 use veilgate::auth::turn::{Class, MintError, NEVER};
 use veilgate::control::api::{Accepted, IceConfig, Principal, Refusal};
+use veilgate::control::restart::{IfMatch, Patched, entity_tag};
 use veilgate::control::revocation::{self, RevokeError, What};
+use veilgate::control::rooms::Rooms;
 use veilgate::control::sealed::{Plane, Sealed};
 use veilgate::control::store::{Record, StoreError};
+use veilgate::forward::Wish;
 use veilgate::http::{Config, Gateway, router};
 use veilgate::ids::{RoomHash, StreamId, StreamName, SubjectHash};
 use veilgate::session::negotiate;
 use veilgate::time::{Mono, Now, Unix};
-use veilgate::wire::media::StreamSpec;
-use veilgate::wire::sdp::Offer;
+use veilgate::wire::media::{MediaKind, StreamSpec};
+use veilgate::wire::sdp::{CandidateTypes, Fragment, Offer};
 
 pub(crate) const NOW: u64 = 1_800_000_000;
 pub(crate) const RESOURCE: &str = "r4nd0mResourceOfThisSession";
@@ -40,6 +43,8 @@ pub(crate) enum Call {
     Publish(String, Principal),
     Play(String, Principal),
     Close(String, Option<Principal>),
+    Patch(String, Option<Principal>, IfMatch, CandidateTypes),
+    Steer(String, Option<Principal>, MediaKind, Wish),
     Mint(String, Option<String>, Class, Option<Duration>),
     Explain(String, Option<String>, Option<String>),
     Revoke(What, Option<String>, Option<Unix>, Option<Unix>),
@@ -64,6 +69,9 @@ impl Plane for Relay {
 #[derive(Clone)]
 pub(crate) struct Fake {
     sealed: Sealed,
+    pub(crate) rooms: Option<Rooms>,
+    /// The clock, since its start.
+    pub(crate) elapsed: Arc<Mutex<Duration>>,
     pub(crate) refusal: Arc<Mutex<Option<Refusal>>>,
     pub(crate) calls: Arc<Mutex<Vec<Call>>>,
     /// Next answer to a revocation or to the question for them.
@@ -74,6 +82,8 @@ impl Default for Fake {
     fn default() -> Self {
         Self {
             sealed: Sealed::new(Relay),
+            rooms: None,
+            elapsed: Arc::default(),
             refusal: Arc::default(),
             calls: Arc::default(),
             store: Arc::default(),
@@ -147,6 +157,46 @@ impl Gateway for Fake {
         if resource == RESOURCE { Ok(()) } else { Err(Refusal::NotFound) }
     }
 
+    async fn patch(
+        &self,
+        resource: &str,
+        who: Option<&Principal>,
+        expected: &IfMatch,
+        fragment: &Fragment,
+    ) -> Result<Patched, Refusal> {
+        let expects = (expected.clone(), fragment.candidates);
+        self.log(Call::Patch(resource.to_owned(), who.cloned(), expects.0, expects.1))?;
+        if resource != RESOURCE {
+            return Err(Refusal::NotFound);
+        }
+        Ok(match fragment.ufrag.as_deref() {
+            Some("newufrag") => Patched::Restarted {
+                fragment: fragment.answer("ourufrag", "our new password of ICE..", &[]),
+                tag: entity_tag(RESOURCE, 1),
+            },
+            _ => Patched::Trickled,
+        })
+    }
+
+    fn steer(
+        &self,
+        resource: &str,
+        who: Option<&Principal>,
+        track: MediaKind,
+        wish: Wish,
+    ) -> Result<(), Refusal> {
+        self.log(Call::Steer(resource.to_owned(), who.cloned(), track, wish))?;
+        if resource == RESOURCE { Ok(()) } else { Err(Refusal::NotFound) }
+    }
+
+    fn layer_called(&self, _: &str, _: Option<&Principal>, rid: &str) -> Result<u8, Refusal> {
+        ["q", "h", "f"]
+            .iter()
+            .position(|known| *known == rid)
+            .map(|n| n as u8)
+            .ok_or(Refusal::NoLayer)
+    }
+
     fn ice_config(&self, who: &Principal) -> Result<IceConfig, Refusal> {
         Ok(IceConfig {
             urls: vec![
@@ -188,6 +238,10 @@ impl Gateway for Fake {
         &self.sealed
     }
 
+    fn rooms(&self) -> &Rooms {
+        self.rooms.as_ref().expect("a test of rooms brings them")
+    }
+
     fn explain(&self, question: Question<'_>) -> Explained {
         let own = |text: Option<&str>| text.map(str::to_owned);
         let username = question.username.to_owned();
@@ -225,7 +279,8 @@ impl Gateway for Fake {
     }
 
     fn now(&self) -> Now {
-        Now { mono: Mono::ZERO, unix: Unix::from_secs(NOW) }
+        let elapsed = *self.elapsed.lock().expect("not poisoned");
+        Now { mono: Mono::ZERO, unix: Unix::from_secs(NOW) }.advanced(elapsed)
     }
 }
 
@@ -245,6 +300,7 @@ pub(crate) fn request_for(publish: &[&str], play: &[&str]) -> TokenRequest {
         publish: list(publish),
         play: list(play),
         ttl: Duration::from_secs(3_600),
+        ..TokenRequest::default()
     }
 }
 

@@ -3,6 +3,7 @@
 #![allow(dead_code, unreachable_pub, reason = "each test uses its part")]
 
 pub mod gateway;
+pub mod playing;
 
 use std::cell::Cell;
 use std::collections::VecDeque;
@@ -511,6 +512,12 @@ impl Peer {
     /// Bytes to the media address as they are.
     pub fn send_raw(&self, payload: &[u8]) {
         self.send_relayed(payload);
+    }
+
+    /// Goes on with the SRTP keys of `before`, as a client does after an ICE restart.
+    pub fn take_over(&mut self, before: &mut Self) {
+        self.srtp = before.srtp.take();
+        self.profile = before.profile;
     }
 
     /// Seals and sends an RTP packet.

@@ -108,6 +108,7 @@ impl Call {
             id: SessionId(7),
             local: IceCredentials { ufrag: "gate".into(), pwd: PWD.into() },
             remote_ufrag: "peer".into(),
+            restart: None,
             fingerprints: vec![Fingerprint { algorithm: HashAlgorithm::Sha256, bytes }],
             subject: SubjectHash::of("user-42"),
             room: RoomHash::of("lobby"),
@@ -148,11 +149,15 @@ impl Call {
     }
 
     pub(crate) fn request(&mut self, pwd: &str, use_candidate: bool) -> Vec<u8> {
+        self.request_as("gate:peer", pwd, use_candidate)
+    }
+
+    pub(crate) fn request_as(&mut self, user: &str, pwd: &str, use_candidate: bool) -> Vec<u8> {
         self.transactions += 1;
         let mut buf = [0; 256];
         let id = TransactionId([self.transactions; 12]);
         let mut builder = Builder::new(&mut buf, Class::Request, Method::BINDING, id);
-        builder.text(attr::USERNAME, "gate:peer");
+        builder.text(attr::USERNAME, user);
         builder.u32(attr::PRIORITY, 100);
         builder.attribute(attr::ICE_CONTROLLING, &[1; 8]);
         if use_candidate {
@@ -166,7 +171,18 @@ impl Call {
 
     /// Sends a check; true when a right answer came back on the same path.
     pub(crate) fn check(&mut self, path: Path, use_candidate: bool) -> bool {
-        let mut request = self.request(PWD, use_candidate);
+        self.check_as("gate:peer", PWD, path, use_candidate)
+    }
+
+    /// As [`Self::check`], with credentials of one's choice.
+    pub(crate) fn check_as(
+        &mut self,
+        user: &str,
+        pwd: &str,
+        path: Path,
+        use_candidate: bool,
+    ) -> bool {
+        let mut request = self.request_as(user, pwd, use_candidate);
         assert_eq!(self.feed(path, &mut request), Received::Nothing);
         let Some((way, answer)) = self.transmit() else { return false };
         let answer = Message::parse(&answer).unwrap();
@@ -174,7 +190,7 @@ impl Call {
             && answer.class() == Class::Success
             && answer.transaction_id() == TransactionId([self.transactions; 12])
             && answer.xor_address(attr::XOR_MAPPED_ADDRESS) == Some(mapped())
-            && answer.verify_integrity(&IntegrityKey::short_term(PWD.as_bytes()))
+            && answer.verify_integrity(&IntegrityKey::short_term(pwd.as_bytes()))
             && answer.fingerprint() == Some(true)
     }
 

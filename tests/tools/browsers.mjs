@@ -1,6 +1,7 @@
 // Launching browsers and talking to the test that asked for them.
 
 import { execFile } from 'node:child_process';
+import { writeSync } from 'node:fs';
 import { mkdir, mkdtemp } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import path from 'node:path';
@@ -57,9 +58,17 @@ const FIREFOX = {
 
 const browsers = [];
 
-/** One event for whoever started us. */
+/** One event for whoever started us: whole, even if the process ends at once and the pipe is full. */
 export function say(event) {
-  process.stdout.write(`${JSON.stringify(event)}\n`);
+  const bytes = Buffer.from(`${JSON.stringify(event)}\n`);
+  let at = 0;
+  while (at < bytes.length) {
+    try {
+      at += writeSync(1, bytes, at);
+    } catch (error) {
+      if (error.code !== 'EAGAIN') throw error;
+    }
+  }
 }
 
 /** `promise`, or an error that names what took too long. */
@@ -112,6 +121,12 @@ export async function closeAll() {
       }
     }),
   );
+}
+
+/** Lines of stdin, one by one. */
+export function readLines() {
+  process.on('SIGTERM', () => closeAll().then(() => process.exit(143)));
+  return readline.createInterface({ input: process.stdin })[Symbol.asyncIterator]();
 }
 
 /** The plan, and a promise (with a flag) of the end of stdin: time to finish. */

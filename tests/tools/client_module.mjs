@@ -3,9 +3,11 @@
 // the other drivers. Prints one line of JSON for each behaviour; fails with the first that differs.
 
 import assert from 'node:assert/strict';
+import { writeSync } from 'node:fs';
 
 const page = new URL('../../src/http/page/veilgate.js', import.meta.url);
 const STEP_MS = 20_000;
+const say = (event) => writeSync(1, `${JSON.stringify(event)}\n`);
 
 // ---- the browser
 
@@ -108,8 +110,12 @@ const ICE = {
   ttl: 600,
 };
 
-const http = { calls: [], lifetime: 43_200, restarted: 0, refuse: null };
+const http = { calls: [], lifetime: 43_200, restarted: 0, refuse: null, unreachable: 0 };
 globalThis.fetch = async (url, { method = 'GET', headers = {}, body } = {}) => {
+  if (http.unreachable > 0) {
+    http.unreachable -= 1;
+    throw new TypeError('network');
+  }
   const { pathname } = new URL(url, location.href);
   http.calls.push({ method, path: pathname, headers, body });
   const answer = (status, text, more = {}) => {
@@ -129,7 +135,7 @@ globalThis.fetch = async (url, { method = 'GET', headers = {}, body } = {}) => {
 };
 
 /** The gateway's side of the sockets: `reply(message)` says what to answer. */
-const room = { sockets: [], messages: [], reply: () => ({ type: 'ok' }) };
+const room = { sockets: [], messages: [], told: [], reply: () => ({ type: 'ok' }) };
 globalThis.WebSocket = class {
   static OPEN = 1;
   readyState = 0;
@@ -146,9 +152,11 @@ globalThis.WebSocket = class {
     const message = JSON.parse(text);
     room.messages.push(message);
     const reply = room.reply(message);
-    if (reply) setImmediate(() => this.say({ ...reply, id: message.id }));
+    // What was said without an `id` gets no "ok".
+    if (reply && message.id !== undefined) setImmediate(() => this.say({ ...reply, id: message.id }));
   }
   say(message) {
+    room.told.push(message);
     this.onmessage?.({ data: JSON.stringify(message) });
   }
   break(code) {
@@ -162,7 +170,7 @@ globalThis.WebSocket = class {
 
 // ---- helpers
 
-const { join, publish } = await import(page);
+const { join, play, publish } = await import(page);
 
 async function until(what, test) {
   const end = Date.now() + STEP_MS;
@@ -189,9 +197,11 @@ function listen(session, ...types) {
 async function behaves(name, play) {
   peers.length = 0;
   Object.assign(http, { calls: [], lifetime: 43_200, restarted: 0, refuse: null });
-  Object.assign(room, { sockets: [], messages: [] });
+  Object.assign(room, { sockets: [], messages: [], told: [] });
   await play();
-  process.stdout.write(`${JSON.stringify({ event: 'passed', name })}\n`);
+  // The schema of the protocol is held against these by whoever started us.
+  const { messages: said, told } = room;
+  say({ event: 'passed', name, said, told });
 }
 
 const camera = () => new MediaStream([track('audio'), track('video')]);
@@ -239,6 +249,17 @@ await behaves('another network restarts ICE in the same session', async () => {
   await session.close();
 });
 
+await behaves('while no network is there the session is kept', async () => {
+  const { session, states } = await start();
+  http.unreachable = 3;
+  peers[0].becomes('failed');
+  await until('mended', () => http.unreachable === 0 && states.at(-1) === 'live');
+  assert.deepEqual(states, ['connecting', 'live', 'restarting', 'live']);
+  assert.equal(http.restarted, 1);
+  assert.equal(peers.length, 1);
+  await session.close();
+});
+
 await behaves('a restart that is refused makes a new session', async () => {
   const { session, states } = await start();
   http.refuse = 412;
@@ -246,6 +267,18 @@ await behaves('a restart that is refused makes a new session', async () => {
   await until('a new one', () => peers.length === 2 && states.at(-1) === 'live');
   assert.deepEqual(states, ['connecting', 'live', 'restarting', 'lost', 'connecting', 'live']);
   assert.ok(http.calls.some(({ method }) => method === 'DELETE'), 'the old one is given up');
+  await session.close();
+});
+
+await behaves('a wish for a layer outlives its session', async () => {
+  const session = play({ name: 'lobby/cam1', token: 'token' });
+  await session.live;
+  await session.layer({ rid: 'q' });
+  http.refuse = 404;
+  peers[0].becomes('failed');
+  const wishes = () => http.calls.filter(({ path: p }) => p === '/whip/session/abc/layer');
+  await until('wished again', () => wishes().length === 2);
+  assert.deepEqual(JSON.parse(wishes()[1].body), { track: 'video', rid: 'q' });
   await session.close();
 });
 
@@ -308,7 +341,7 @@ function joined(more = {}) {
   const may = { publish: true, play: true, chat: true, data: true, admin: true };
   return {
     type: 'joined', protocol: 1, participant: '3f0c3f0c3f0c3f0c', name: 'Ada', room: 'lobby',
-    resume: `secret${joins}`, resumed: false, may, publishing: null, ice: ICE,
+    resume: `resumptionsecret${joins}`, resumed: false, may, publishing: null, ice: { ...ICE, lifetime: 43_200 },
     participants: [BO], streams: [BOCAM], ...more,
   };
 }
@@ -319,7 +352,7 @@ function answers(more = {}) {
     if (message.type === 'join') return joined({ resumed: message.resume !== undefined });
     if (message.type === 'publish') return { type: 'published', stream: message.stream, sdp: ANSWER };
     if (message.type === 'restart' && message.sdp) return { type: 'restarted', connection: 'publish', sdp: ANSWER };
-    if (message.type === 'ice') return { type: 'ice', ice: ICE };
+    if (message.type === 'ice') return { type: 'ice', ice: { ...ICE, lifetime: 43_200 } };
     return { type: message.type === 'ping' ? 'pong' : 'ok' };
   };
 }
@@ -408,7 +441,7 @@ await behaves('a broken socket is resumed, and media goes on', async () => {
   socket.break(1006);
   await until('back', () => states.at(-1) === 'live' && states.length > 3);
   assert.deepEqual(states, ['connecting', 'live', 'lost', 'connecting', 'live']);
-  assert.equal(sent('join')[before].resume, `secret${joins - 1}`);
+  assert.equal(sent('join')[before].resume, `resumptionsecret${joins - 1}`);
   assert.deepEqual(events.map(([type]) => type), ['participantleft', 'streamremoved']);
   assert.deepEqual(peers.map((peer) => peer.connectionState), ['connected', 'connected']);
   assert.equal(sent('publish').length, 1, 'nothing is published twice');
@@ -485,6 +518,22 @@ await behaves('an offer at the end opens nothing', async () => {
   assert.ok(peers.every((peer) => peer.connectionState === 'closed'));
 });
 
+await behaves('every request is one that the protocol knows', async () => {
+  answers();
+  const { here } = await enter();
+  await here.subscribe(['bocam']);
+  await here.subscribe('all');
+  await here.lastN(null);
+  await here.layer('bocam');
+  await here.layer('bocam', { spatial: 1, temporal: 0, track: 0 });
+  await here.pause('bocam');
+  await here.resume('bocam', 0);
+  await here.chat('hello');
+  await here.send({ any: ['thing'] }, BO.participant);
+  await here.kick(BO.participant);
+  await here.close();
+});
+
 await behaves('who is put out stays out', async () => {
   answers();
   const { here, states, socket } = await enter();
@@ -499,5 +548,5 @@ await behaves('a refused join says why', async () => {
   const here = join({ room: 'lobby', token: 'token' });
   await assert.rejects(here.live, { code: 'room_full', message: 'The room is full.' });
 });
-process.stdout.write(`${JSON.stringify({ event: 'result' })}\n`);
+say({ event: 'result' });
 process.exit(0);

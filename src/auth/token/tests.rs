@@ -17,6 +17,7 @@ fn request() -> TokenRequest {
         publish: vec!["lobby/cam1".to_owned()],
         play: vec!["lobby/*".to_owned()],
         ttl: Duration::from_secs(3600),
+        ..TokenRequest::default()
     }
 }
 
@@ -49,6 +50,27 @@ fn minted_token_grants_what_was_asked() {
     assert!(grant.may_publish(&name("lobby/cam1")) && !grant.may_publish(&name("lobby/cam2")));
     assert!(grant.may_play(&name("lobby/cam2")) && !grant.may_play(&name("lobby2/cam2")));
     assert_eq!(grant.room(), Some("lobby"));
+}
+
+#[test]
+fn chat_data_and_admin_are_off_unless_granted() {
+    let grants = |request: &TokenRequest| {
+        let grant = keys().verify(NOW, &keys().mint(NOW, request, "j1").unwrap()).unwrap();
+        (grant.chat, grant.data, grant.admin)
+    };
+    assert_eq!(grants(&request()), (false, false, false));
+    let some = TokenRequest { chat: true, admin: true, ..request() };
+    assert_eq!(grants(&some), (true, false, true));
+    let mut wrong = claims();
+    wrong["admin"] = json!("yes");
+    let refused = keys().verify(NOW, &signed(&wrong)).unwrap_err();
+    assert_eq!(refused, TokenError::BadClaims("a claim has a wrong type"));
+}
+
+#[test]
+fn room_is_entered_with_anything_to_do_there() {
+    let grant = keys().verify(NOW, &keys().mint(NOW, &request(), "j1").unwrap()).unwrap();
+    assert!(grant.may_enter("lobby") && !grant.may_enter("lobby2"));
 }
 
 #[test]

@@ -81,6 +81,13 @@ struct Session {
     shared: Shared,
 }
 
+/// A session's place here.
+struct Seat {
+    /// Of its local URL; whoever knows it may end the session.
+    id: String,
+    slot: OwnedSemaphorePermit,
+}
+
 /// What the gateway agreed to.
 struct Agreed {
     answer: Answer,
@@ -135,7 +142,9 @@ impl Bridge {
         authorization: HeaderValue,
         offer: String,
     ) -> Result<Response, Refused> {
+        let id = dev::hex(&dev::random::<16>().map_err(|_| Problem::broken())?);
         let slot = Arc::clone(&self.slots).try_acquire_owned().map_err(|_| Problem::full())?;
+        let seat = Seat { id, slot };
         let server = self.upstream.ice(&authorization).await?;
         let allocation =
             self.paths.allocate(&server).await.map_err(|why| Problem::no_relay(&why))?;
@@ -147,7 +156,7 @@ impl Bridge {
                 return Err(refused);
             }
         };
-        self.begin(endpoint, &name, agreed, allocation, slot).map_err(Refused::from)
+        Ok(self.begin(endpoint, &name, agreed, allocation, seat))
     }
 
     async fn agree(
@@ -159,8 +168,7 @@ impl Bridge {
     ) -> Result<Agreed, Refused> {
         let socket = UdpSocket::bind((self.ip, 0)).await;
         let socket = socket.map_err(|error| Problem::no_socket(&error))?;
-        // While the TURN client waits for an answer to a refresh, packets wait here. As much as the
-        // system lets us have is enough.
+        // A keyframe comes in one burst. As much as the system lets us have is enough.
         let _less = SockRef::from(&socket).set_recv_buffer_size(RECEIVE_BUFFER);
         let local = socket.local_addr().map_err(|error| Problem::no_socket(&error))?;
         let own = (!local.ip().is_loopback()).then(dev::interface_addresses).transpose();
@@ -220,12 +228,10 @@ impl Bridge {
         name: &StreamName,
         agreed: Agreed,
         allocation: Allocation,
-        slot: OwnedSemaphorePermit,
-    ) -> Result<Response, Problem> {
+        seat: Seat,
+    ) -> Response {
         let Agreed { answer, session, socket } = agreed;
-        let id = dev::random::<16>().map_err(|_| Problem::broken())?;
-        let id = dev::hex(&id);
-        let session = Arc::new(session);
+        let (Seat { id, slot }, session) = (seat, Arc::new(session));
         let mut sessions = self.sessions();
         sessions.insert(id.clone(), Arc::clone(&session));
         if self.stopping.load(Ordering::Relaxed) {
@@ -255,7 +261,7 @@ impl Bridge {
             self.status.tell(&Event::SessionEnded { session: number, reason, packets });
             drop(slot);
         });
-        Ok(response)
+        response
     }
 
     fn refuse(&self, endpoint: Endpoint, refused: Refused) -> Response {

@@ -12,7 +12,7 @@ use tokio::net::UdpSocket;
 use tokio::sync::{mpsc, watch};
 use tokio::time::Instant;
 
-use super::relay::{Allocation, Sender};
+use super::relay::{Allocation, HEADROOM, Sender};
 use crate::session::ice_lite;
 
 /// No datagram is longer.
@@ -171,6 +171,7 @@ impl Shared {
         let mut end = self.end.subscribe();
         let reason = tokio::select! {
             () = self.up(&socket, &sender) => Reason::RelayLost,
+            () = sender.keep(|| self.ends().media) => Reason::RelayLost,
             () = self.down(&socket, &mut allocation.inbound, &connected) => Reason::RelayLost,
             reason = self.watch(silence) => reason,
             _ = gone.changed() => Reason::RelayLost,
@@ -183,18 +184,20 @@ impl Shared {
     }
 
     async fn up(&self, socket: &UdpSocket, sender: &Sender) {
-        let mut buffer = vec![0; LARGEST];
+        let mut buffer = vec![0; HEADROOM + LARGEST];
         loop {
-            let (len, from) = match socket.recv_from(&mut buffer).await {
+            let Some(behind) = buffer.get_mut(HEADROOM..) else { return };
+            let (len, from) = match socket.recv_from(behind).await {
                 Ok(got) => got,
                 // An earlier datagram found nobody: the client's clock runs out, if it is gone.
                 Err(error) if error.kind() == io::ErrorKind::ConnectionRefused => continue,
                 Err(_) => return,
             };
-            let datagram = buffer.get(..len).unwrap_or_default();
-            if let Some(media) = self.admit(datagram, from) {
-                // What is lost on the way is lost: RTP and DTLS know how to repair it.
-                let _lost = sender.send(datagram, media).await;
+            let Some(datagram) = behind.get(..len) else { return };
+            if let Some(media) = self.admit(datagram, from)
+                && let Some(framed) = buffer.get_mut(..HEADROOM + len)
+            {
+                sender.send(framed, media).await;
             }
         }
     }

@@ -199,8 +199,15 @@ impl Shard {
                     self.check_local(index, path, packet);
                 }
             }
-            // Between a move's two messages nobody but the mailbox has it; the check is repeated.
-            Verdict::HeldBy(by, _, _) if by == id => self.counters.inc(Id::SessionDropUnknown),
+            Verdict::HeldBy(by, session, _) if by == id => {
+                // The first check after an ICE restart. Or, between a move's two messages, nobody
+                // but the mailbox has the session: the check is repeated.
+                let local = |shard: &Self| shard.by_ufrag.get(check.local_ufrag).copied();
+                match self.learn_restart(session).then(|| local(self)).flatten() {
+                    Some(index) => self.check_local(index, path, packet),
+                    None => self.counters.inc(Id::SessionDropUnknown),
+                }
+            }
             Verdict::HeldBy(by, session, answer) => {
                 if answer.use_candidate {
                     self.ask_rehome(session, by, path, vec![packet.to_vec()]);
@@ -275,6 +282,9 @@ impl Shard {
         if let Some(packet) = publishing.publisher.on_rtp(self.now, rtp, &mut self.counters)
             && let Some(payload) = rtp.get(packet.payload)
         {
+            if let Some(level) = publishing.publisher.poll_level() {
+                publishing.stream.set_level(level, self.now.mono);
+            }
             self.stage(publishing.stream.spec.id, packet.head, payload);
         }
     }
@@ -291,8 +301,8 @@ impl Shard {
                     let Some(part) = playing.parts.get_mut(place) else { break };
                     wants.clear();
                     part.player.on_rtcp(self.now, rtcp, &mut wants, &mut self.counters);
-                    for track in &wants.keyframes {
-                        self.ask_keyframe(&part.stream, *track);
+                    for layer in &wants.keyframes {
+                        self.ask_keyframe(&part.stream, *layer);
                     }
                     self.retransmit(endpoint, place, &wants);
                 }

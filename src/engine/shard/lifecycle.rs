@@ -6,21 +6,25 @@ use super::{Endpoint, LocalStream, Role, Shard, Target};
 use crate::engine::mailbox::{Event, Message};
 use crate::engine::media::StreamShared;
 use crate::engine::parked::Blueprint;
-use crate::forward::Cache;
+use crate::forward::{Cache, RateMeter, Wish};
 use crate::ids::{AllocationHandle, Path, SessionId, StreamId};
 use crate::metrics::Id;
 use crate::session::Reason;
 
 /// A session moves at most once in 50 ms, so a message that follows it finds it sooner.
-const MOST_HOPS: u8 = 64;
+pub(super) const MOST_HOPS: u8 = 64;
 
 impl Shard {
     pub(super) fn on_message(&mut self, message: Message) {
         match message {
             Message::Close { session, ufrag, hops } => self.close(session, ufrag, hops),
-            Message::Keyframe { stream, track } => {
-                stream.wish_done(track);
-                self.request_keyframe(stream.spec.id, track);
+            Message::Play(change) => self.change_playing(change),
+            Message::Steer { session, ufrag, hops, stream, track, wish } => {
+                self.steer((session, ufrag, hops), stream, track, wish);
+            }
+            Message::Keyframe { stream, layer } => {
+                stream.wish_done(layer);
+                self.request_keyframe(stream.spec.id, layer);
             }
             Message::Rehome { session, path, mapped, datagrams } => {
                 self.rehome(session, path, mapped, datagrams);
@@ -59,12 +63,12 @@ impl Shard {
         }
     }
 
-    fn insert(&mut self, endpoint: Box<Endpoint>) -> usize {
+    fn insert(&mut self, mut endpoint: Box<Endpoint>) -> usize {
         let index = self.free.pop().unwrap_or_else(|| {
             self.endpoints.push(None);
             self.endpoints.len() - 1
         });
-        self.by_ufrag.insert(endpoint.ufrag.clone(), index);
+        self.rename(index, &mut endpoint);
         self.by_session.insert(endpoint.id, index);
         match &endpoint.role {
             Role::Publish(publishing) => {
@@ -93,16 +97,17 @@ impl Shard {
             players: Vec::new(),
             publisher: None,
             caches: spec.tracks.iter().map(|t| Cache::new(t.kind)).collect(),
+            meters: spec.tracks.iter().map(RateMeter::new).collect(),
             clocks: vec![None; spec.tracks.len()],
         })
     }
 
-    fn attach_player(&mut self, index: usize, stream: &StreamShared) {
+    pub(super) fn attach_player(&mut self, index: usize, stream: &StreamShared) {
         self.local_stream(stream).players.push(index);
         stream.set_players(self.parts.id, true);
     }
 
-    fn detach_player(&mut self, index: usize, stream: &StreamShared) {
+    pub(super) fn detach_player(&mut self, index: usize, stream: &StreamShared) {
         let Some(local) = self.streams.get_mut(&stream.spec.id) else { return };
         local.players.retain(|i| *i != index);
         if local.players.is_empty() {
@@ -120,8 +125,8 @@ impl Shard {
     }
 
     /// Takes an endpoint out of every table of this shard, but not out of the parked one.
-    fn detach(&mut self, index: usize, endpoint: &Endpoint) {
-        self.by_ufrag.remove(&endpoint.ufrag);
+    fn detach(&mut self, index: usize, endpoint: &mut Endpoint) {
+        self.forget_names(endpoint);
         self.by_session.remove(&endpoint.id);
         // A queued handshake step or timer of this index finds the slot empty or not due.
         self.handshakes.retain(|i| *i != index);
@@ -186,6 +191,36 @@ impl Shard {
         }
     }
 
+    fn steer(
+        &mut self,
+        (session, ufrag, hops): (SessionId, String, u8),
+        stream: Option<StreamId>,
+        track: u8,
+        wish: Wish,
+    ) {
+        if let Some(index) = self.by_session.get(&session).copied() {
+            self.with_endpoint(index, |endpoint, _| {
+                let Role::Play(playing) = &mut endpoint.role else { return };
+                let part = match stream {
+                    Some(stream) => playing.part(stream),
+                    None => playing.parts.first_mut(),
+                };
+                if let Some(part) = part {
+                    part.player.set_wish(track, wish);
+                }
+            });
+            // It may want a keyframe now.
+            self.touch(index);
+            return;
+        }
+        // As in `close`.
+        if hops < MOST_HOPS
+            && let Some(by) = self.parts.parked.holder(&ufrag)
+        {
+            self.post(by, Message::Steer { session, ufrag, hops: hops + 1, stream, track, wish });
+        }
+    }
+
     fn rehome(
         &mut self,
         session: SessionId,
@@ -200,6 +235,8 @@ impl Shard {
         // Only what makes the session choose that path moves it: a nominating check, or media
         // that proves authentic. (The packet that does so is spent on it.)
         let now = self.now;
+        // The check may be the first with the credentials of an ICE restart.
+        self.learn_restart(session);
         self.with_endpoint(index, |endpoint, shard| {
             for mut datagram in datagrams {
                 let counters = &mut shard.counters;
@@ -214,7 +251,7 @@ impl Shard {
         let Some(mut endpoint) = self.endpoints.get_mut(index).and_then(Option::take) else {
             return;
         };
-        self.detach(index, &endpoint);
+        self.detach(index, &mut endpoint);
         endpoint.scheduled = None;
         endpoint.queued = false;
         let ufrag = endpoint.ufrag.clone();
@@ -239,7 +276,7 @@ impl Shard {
     }
 
     /// Lets go of an ended session.
-    pub(super) fn forget(&mut self, index: usize, endpoint: &Endpoint, reason: Reason) {
+    pub(super) fn forget(&mut self, index: usize, endpoint: &mut Endpoint, reason: Reason) {
         self.counters.inc(match reason {
             Reason::Consent => Id::SessionConsentLost,
             Reason::Peer => Id::SessionClosedByPeer,

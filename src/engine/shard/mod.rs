@@ -10,6 +10,8 @@ mod external;
 mod inbound;
 mod lifecycle;
 mod outbound;
+mod playing;
+mod restart;
 
 use std::cmp::Reverse;
 use std::collections::{BinaryHeap, HashMap, VecDeque};
@@ -37,7 +39,7 @@ use super::slabs::Slabs;
 use super::socket::Sockets;
 use super::streams::Streams;
 use super::sys::udp::{RECV_BATCH, RecvBatch};
-use crate::forward::{Cache, Wants};
+use crate::forward::{Cache, RateMeter, Wants};
 use crate::ids::{RoomHash, SessionId, ShardId, StreamId};
 use crate::metrics::{Counters, Hist, Id, Published};
 use crate::relay::{HEADROOM, Relay, TAILROOM};
@@ -86,6 +88,8 @@ struct LocalStream {
     players: Vec<usize>,
     publisher: Option<usize>,
     caches: Vec<Cache>,
+    /// What its tracks' layers take.
+    meters: Vec<RateMeter>,
     clocks: Vec<Option<crate::forward::Clock>>,
 }
 
@@ -404,7 +408,7 @@ impl Shard {
         if outcome.is_err() {
             self.counters.inc(Id::SessionPanicked);
             tracing::error!(session = %endpoint.id, "a bug ended this session");
-            self.forget(index, &endpoint, session::Reason::Fault);
+            self.forget(index, &mut endpoint, session::Reason::Fault);
             return;
         }
         if let Some(slot) = self.endpoints.get_mut(index) {

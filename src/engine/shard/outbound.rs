@@ -9,7 +9,7 @@ use crate::engine::mailbox::{Event, Message};
 use crate::engine::media::{MediaBatch, StreamShared};
 use crate::engine::socket::Sockets;
 use crate::engine::streams::Streams;
-use crate::forward::{PacketHead, Wants};
+use crate::forward::{LayerId, PacketHead, Wants};
 use crate::ids::{Path, ShardId, StreamId};
 use crate::metrics::{Counters, Id};
 use crate::relay::{HEADROOM, Relay, Route};
@@ -86,10 +86,14 @@ impl Shard {
         }
         local.clocks.clone_from(&slab.clocks);
         for (head, range) in &slab.packets {
+            let track = usize::from(head.track);
             if let (Some(cache), Some(payload)) =
-                (local.caches.get_mut(usize::from(head.track)), slab.bytes.get(range.clone()))
+                (local.caches.get_mut(track), slab.bytes.get(range.clone()))
             {
                 cache.store(head, payload);
+            }
+            if let Some(meter) = local.meters.get_mut(track) {
+                meter.add(self.now.mono, head, range.len());
             }
         }
         // A copy in reused memory: a player that ends on the way takes itself off the list.
@@ -97,22 +101,27 @@ impl Shard {
         order.clear();
         order.extend_from_slice(&local.players);
         for index in &order {
-            self.with_endpoint(*index, |endpoint, shard| shard.play(endpoint, slab));
+            let mut asks = false;
+            self.with_endpoint(*index, |endpoint, shard| asks = shard.play(endpoint, slab));
+            if asks {
+                self.touch(*index);
+            }
         }
         self.order = order;
     }
 
-    fn play(&mut self, endpoint: &mut Endpoint, slab: &MediaBatch) {
+    /// True when the player has something new to ask for.
+    fn play(&mut self, endpoint: &mut Endpoint, slab: &MediaBatch) -> bool {
         if !endpoint.connected {
-            return;
+            return false;
         }
         let Some(route) = self.route_of(endpoint) else {
             self.counters.add(Id::SessionDropNoPath, slab.packets.len() as u64);
-            return;
+            return false;
         };
         let now = self.now;
-        let Role::Play(playing) = &mut endpoint.role else { return };
-        let Some(part) = slab.stream.and_then(|stream| playing.part(stream)) else { return };
+        let Role::Play(playing) = &mut endpoint.role else { return false };
+        let Some(part) = slab.stream.and_then(|stream| playing.part(stream)) else { return false };
         let (player, session) = (&mut part.player, &mut endpoint.session);
         let mut out = self.out();
         for (head, range) in &slab.packets {
@@ -122,6 +131,7 @@ impl Shard {
                 session.protect_rtp(slot, len, counters)
             });
         }
+        player.take_asks()
     }
 
     /// Answers a player's NACKs from the caches of its stream.
@@ -133,7 +143,7 @@ impl Shard {
         let now = self.now;
         let Endpoint { role, session, .. } = endpoint;
         let Role::Play(playing) = role else { return };
-        let Some(Part { stream, player }) = playing.parts.get_mut(place) else { return };
+        let Some(Part { stream, player, .. }) = playing.parts.get_mut(place) else { return };
         let Some(local) = self.streams.get(&stream.spec.id) else { return };
         let mut out = Out {
             egress: &mut self.egress,
@@ -144,8 +154,9 @@ impl Shard {
             relay: &mut self.parts.relay,
             now: now.mono,
         };
-        for (track, sequence) in &wants.nacks {
-            let cached = local.caches.get(usize::from(*track)).and_then(|c| c.load(*sequence));
+        for (LayerId { track, layer }, sequence) in &wants.nacks {
+            let cache = local.caches.get(usize::from(*track));
+            let cached = cache.and_then(|cache| cache.load(*layer, *sequence));
             let Some((head, payload)) = cached else {
                 out.counters.inc(Id::ForwardRetransmitMiss);
                 continue;
@@ -158,13 +169,13 @@ impl Shard {
     }
 
     /// Asks the publisher of a stream, wherever it is, for a keyframe.
-    pub(super) fn ask_keyframe(&mut self, stream: &Arc<StreamShared>, track: u8) {
+    pub(super) fn ask_keyframe(&mut self, stream: &Arc<StreamShared>, layer: LayerId) {
         match stream.publisher() {
-            Some(shard) if shard == self.parts.id => self.request_keyframe(stream.spec.id, track),
+            Some(shard) if shard == self.parts.id => self.request_keyframe(stream.spec.id, layer),
             Some(shard) => {
-                let message = Message::Keyframe { stream: Arc::clone(stream), track };
-                if stream.wish(track) && self.offer(shard, message).is_err() {
-                    stream.wish_done(track);
+                let message = Message::Keyframe { stream: Arc::clone(stream), layer };
+                if stream.wish(layer) && self.offer(shard, message).is_err() {
+                    stream.wish_done(layer);
                 }
             }
             // Not connected yet: the player asks again until a keyframe has come.
@@ -172,12 +183,12 @@ impl Shard {
         }
     }
 
-    pub(super) fn request_keyframe(&mut self, stream: StreamId, track: u8) {
+    pub(super) fn request_keyframe(&mut self, stream: StreamId, layer: LayerId) {
         let Some(index) = self.streams.get(&stream).and_then(|s| s.publisher) else { return };
         let now = self.now;
         self.with_endpoint(index, |endpoint, shard| {
             if let Role::Publish(publishing) = &mut endpoint.role {
-                publishing.publisher.request_keyframe(now, track, &mut shard.counters);
+                publishing.publisher.request_keyframe(now, layer, &mut shard.counters);
             }
         });
         self.touch(index);
@@ -189,9 +200,9 @@ impl Shard {
             let mut ended = None;
             self.with_endpoint(index, |endpoint, shard| ended = shard.settle(endpoint, index));
             if let Some(reason) = ended
-                && let Some(endpoint) = self.endpoints.get_mut(index).and_then(Option::take)
+                && let Some(mut endpoint) = self.endpoints.get_mut(index).and_then(Option::take)
             {
-                self.forget(index, &endpoint, reason);
+                self.forget(index, &mut endpoint, reason);
             }
         }
     }
@@ -201,6 +212,7 @@ impl Shard {
         while let Some(event) = endpoint.session.poll_event() {
             match event {
                 session::Event::Nominated(_) => {}
+                session::Event::Restarted => self.on_restarted(index, endpoint),
                 session::Event::Connected { .. } => self.on_connected(endpoint),
                 session::Event::Ended(reason) => ended = Some(reason),
             }
@@ -257,9 +269,9 @@ impl Shard {
                 }
             }
             Role::Play(playing) => {
-                for Part { stream, player } in &mut playing.parts {
-                    for track in player.wants_keyframe() {
-                        self.ask_keyframe(stream, track);
+                for Part { stream, player, .. } in &mut playing.parts {
+                    for layer in player.wants_keyframe() {
+                        self.ask_keyframe(stream, layer);
                     }
                     let Some(local) = self.streams.get(&stream.spec.id) else { continue };
                     let mut out = Out {

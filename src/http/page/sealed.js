@@ -168,12 +168,7 @@ export class SealedCall extends Session {
     this.peer = null;
     this.#seat = null;
     peer?.close();
-    if (!seat) return;
-    try {
-      await fetch(seat, { method: 'DELETE', headers: await this._headers(), keepalive });
-    } catch {
-      // The gateway notices by itself when the relayed addresses are gone.
-    }
+    if (seat) await this._delete(seat, keepalive);
   }
 }
 

@@ -49,6 +49,7 @@ fn video(name: CodecName, fmtp: &[(&str, &str)]) -> Arc<StreamSpec> {
         codec: Codec { name, fmtp },
         pt: 96,
         rtx_pt: None,
+        red_pt: None,
         ssrc: None,
         rtx_ssrc: None,
         nack: true,
@@ -113,8 +114,10 @@ fn chromium_publishes_opus_and_vp8_with_rtx() {
     assert_eq!(audio.extensions.audio_level, Some(1));
     assert_eq!((video.pt, video.rtx_pt), (96, Some(97)));
     assert_eq!((video.ssrc, video.rtx_ssrc), (Some(3_404_939_353), Some(3_368_166_853)));
-    assert!(video.nack && video.pli && video.remb);
+    assert!(video.nack && video.pli && !video.remb);
+    assert_eq!(audio.extensions.transport_cc, Some(3));
     let ids = Extensions {
+        transport_cc: Some(3),
         mid: Some(4),
         video_orientation: Some(13),
         playout_delay: Some(5),
@@ -123,6 +126,104 @@ fn chromium_publishes_opus_and_vp8_with_rtx() {
     assert_eq!(video.extensions, ids);
     let expected = include_str!("answer_chromium.sdp").replace('\n', "\r\n");
     assert_eq!(write(&plan), expected);
+}
+
+#[test]
+fn simulcast_of_browsers_is_agreed_by_rid() {
+    for (name, rid, repaired) in
+        [("chromium156-sendonly-simulcast", 10, 11), ("firefox153esr-sendonly-simulcast", 9, 10)]
+    {
+        let (tracks, plan) = publish(&offer(name)).expect("agreed");
+        let video = tracks.iter().find(|t| t.kind == MediaKind::Video).expect("a video");
+        assert_eq!(video.rids, ["q", "h", "f"], "{name}");
+        assert_eq!(video.extensions.rid, Some(rid), "{name}");
+        assert_eq!(video.extensions.repaired_rid, Some(repaired), "{name}");
+        // Packets say whose they are, announced SSRCs do not.
+        assert_eq!((video.ssrc, video.rtx_ssrc), (None, None), "{name}");
+        let answer = write(&plan);
+        let lines = "a=rid:q recv\r\na=rid:h recv\r\na=rid:f recv\r\na=simulcast:recv q;h;f\r\n";
+        assert!(answer.contains(lines), "{answer}");
+        assert_eq!(answer.matches("a=simulcast").count(), 1, "{answer}");
+    }
+}
+
+#[test]
+fn simulcast_that_packets_could_not_tell_apart_is_one_encoding() {
+    let text = &offers()["chromium156-sendonly-simulcast"];
+    let without = |what: &str| {
+        let lines = text.split_inclusive("\r\n").filter(|line| !line.contains(what));
+        publish(&Offer::parse(&lines.collect::<String>()).expect("parses")).expect("agreed")
+    };
+    for what in ["sdes:rtp-stream-id", "hdrext:sdes:mid", "a=rid:", "a=simulcast:"] {
+        let (tracks, plan) = without(what);
+        assert!(tracks[1].rids.is_empty(), "{what}");
+        assert!(!write(&plan).contains("recv q"), "{what}");
+    }
+    // One rid of the list is not sent: two are left.
+    assert_eq!(without("a=rid:h send").0[1].rids, ["q", "f"]);
+}
+
+#[test]
+fn simulcast_lists_are_read_whatever_stands_in_them() {
+    let text = &offers()["chromium156-sendonly-simulcast"];
+    let rids = |list: &str| {
+        let names = ["a", "b", "c", "d", "e", "x.y", "seventeen-letters"];
+        let all: String = names.iter().map(|rid| format!("a=rid:{rid} send\r\n")).collect();
+        let text =
+            text.replace("a=simulcast:send q;h;f\r\n", &format!("{all}a=simulcast:{list}\r\n"));
+        publish(&Offer::parse(&text).expect("parses")).expect("agreed").0[1].rids.clone()
+    };
+    assert_eq!(rids("recv a;b send c;d"), ["c", "d"]);
+    assert_eq!(rids("send a,b;~c;c"), ["a", "c"]);
+    assert_eq!(rids("send a;b;c;d;e"), ["a", "b", "c", "d"]);
+    for list in ["send x.y;seventeen-letters;a", "recv a;b", "send", "send ;;,~", "a;b", ""] {
+        assert!(rids(list).is_empty(), "{list}");
+    }
+}
+
+#[test]
+fn redundant_opus_is_agreed_where_the_publisher_prefers_it_and_the_player_has_it() {
+    let text = &offers()["chromium156-sendonly"];
+    // Chromium sends it when it is first.
+    let first = text.replace("SAVPF 111 63", "SAVPF 63 111");
+    assert_ne!(&first, text);
+    let (tracks, plan) = publish(&Offer::parse(&first).expect("parses")).expect("agreed");
+    assert_eq!((tracks[0].pt, tracks[0].red_pt), (111, Some(63)));
+    let answer = write(&plan);
+    assert!(answer.contains("SAVPF 63 111\r\n"), "{answer}");
+    assert!(answer.contains("a=rtpmap:63 red/48000/2\r\na=fmtp:63 111/111\r\n"), "{answer}");
+    let stream = stream(tracks);
+    let (spec, plan) = play(&offer("chromium156-recvonly"), &stream, &mut rng()).expect("agreed");
+    let audio = spec.tracks.iter().find(|t| t.track == 0).expect("audio");
+    assert_eq!((audio.pt, audio.red_pt), (111, Some(63)));
+    assert!(write(&plan).contains("SAVPF 111 63\r\n"));
+    // Firefox has none.
+    let (spec, plan) = play(&offer("firefox153esr-recvonly"), &stream, &mut rng()).expect("agreed");
+    assert!(spec.tracks.iter().all(|t| t.red_pt.is_none()));
+    assert!(!write(&plan).contains("red/48000"));
+    // A publisher without it.
+    let (spec, _) = play(&offer("chromium156-recvonly"), &chromium(), &mut rng()).expect("agreed");
+    assert!(spec.tracks.iter().all(|t| t.red_pt.is_none()));
+}
+
+#[test]
+fn h265_passes_where_both_ends_have_it_in_one_profile() {
+    let offers = offers();
+    let text = offers["node-datachannel-0.33.4-sendonly"].replace("VP8/90000", "H265/90000");
+    let (tracks, _) = publish(&Offer::parse(&text).expect("parses")).expect("agreed");
+    assert_eq!(tracks[1].codec.name, CodecName::H265);
+    let stream = stream(tracks);
+    let player = offers["chromium156-recvonly"].replace("VP8/90000", "H265/90000");
+    let pt = |fmtp: &str| {
+        let text = player.replace("a=rtpmap:97", &format!("a=fmtp:96 {fmtp}\r\na=rtpmap:97"));
+        play(&Offer::parse(&text).expect("parses"), &stream, &mut rng())
+            .map(|(s, _)| s.tracks[1].pt)
+    };
+    assert_eq!(pt("profile-id=1;tier-flag=0;level-id=93;tx-mode=SRST"), Ok(96));
+    assert!(matches!(pt("profile-id=2"), Err(Refusal::NoCodec(_))));
+    assert!(matches!(pt("profile-id=1;tx-mode=MRST"), Err(Refusal::NoCodec(_))));
+    let lacks = play(&offer("chromium156-recvonly"), &stream, &mut rng()).expect_err("no H.265");
+    assert!(lacks.to_string().contains("H265"), "{lacks}");
 }
 
 #[test]
@@ -172,7 +273,32 @@ fn our_answers_parse_and_mirror_the_offer() {
                 assert!(section.has_attribute(key), "{name}: {key}");
             }
         }
-        assert!(answer.contains("a=ice-lite\r\n") && !answer.contains("transport-cc"), "{name}");
+        assert!(answer.contains("a=ice-lite\r\n"), "{name}");
+    }
+}
+
+#[test]
+fn transport_wide_feedback_is_agreed_with_its_extension_or_not_at_all() {
+    let mut agreed = 0;
+    for (name, _, answer) in answers() {
+        for section in answer.split("m=").skip(1) {
+            let extension = section.contains("transport-wide-cc-extensions-01");
+            let feedback = section.lines().any(|line| line.ends_with(" transport-cc"));
+            assert_eq!(extension, feedback, "{name}");
+            // A steady REMB would cap what the client finds out itself.
+            assert!(!(feedback && section.contains("goog-remb")), "{name}");
+            agreed += u32::from(feedback);
+        }
+    }
+    assert!(agreed > 8, "{agreed}");
+    // One without the other.
+    let text = &offers()["chromium156-sendonly"];
+    for half in ["transport-cc\n", "transport-wide-cc-extensions-01"] {
+        assert!(text.replace('\r', "").contains(half));
+        let without = Offer::parse(&text.replace('\r', "").replace(half, "nothing\n"));
+        let (tracks, plan) = publish(&without.expect("parses")).expect("agreed");
+        assert!(tracks.iter().all(|track| track.extensions.transport_cc.is_none()), "{half}");
+        assert!(tracks[1].remb && !write(&plan).contains("transport-"), "{half}");
     }
 }
 
@@ -310,14 +436,14 @@ fn profiles_choose_the_payload_type() {
 
 #[test]
 fn an_offer_without_a_codec_we_pass_is_refused_and_says_what_would_do() {
-    let text = offers()["node-datachannel-0.33.4-sendonly"].replace("VP8/90000", "H265/90000");
-    let refusal = publish(&Offer::parse(&text).expect("parses")).expect_err("H.265 does not pass");
+    let text = offers()["node-datachannel-0.33.4-sendonly"].replace("VP8/90000", "H261/90000");
+    let refusal = publish(&Offer::parse(&text).expect("parses")).expect_err("H.261 does not pass");
     assert!(refusal.to_string().contains("AV1"), "{refusal}");
 }
 
 #[test]
 fn h264_in_single_nal_mode_and_payload_types_that_look_like_rtcp_are_passed_over() {
-    let text = offers()["aiortc1.16-sendonly"].replace("VP8/90000", "H265/90000");
+    let text = offers()["aiortc1.16-sendonly"].replace("VP8/90000", "H261/90000");
     let single = text.replace("packetization-mode=1", "packetization-mode=0");
     assert!(publish(&Offer::parse(&text).expect("parses")).is_ok());
     assert!(publish(&Offer::parse(&single).expect("parses")).is_err());

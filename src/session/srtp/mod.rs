@@ -20,6 +20,8 @@ pub const MAX_TRAILER: usize = 16 + 4;
 /// SSRCs a context keeps state for in one session. A browser with simulcast, RTX and audio uses
 /// about ten; an authenticated peer that invents more only loses its own packets.
 pub const MAX_SSRCS: usize = 64;
+/// Most SSRCs sent under one key: what a playing connection draws in its life.
+pub const MAX_SENT_SSRCS: usize = 4_096;
 
 /// Longest exported keying material of any profile (RFC 5764 section 4.2), bytes.
 pub const MAX_KEYING_MATERIAL: usize = 2 * (32 + 12);
@@ -110,7 +112,7 @@ pub enum Error {
     /// Its index was seen before, or is older than the replay window.
     #[error("replayed or too old")]
     Replay,
-    /// More than [`MAX_SSRCS`] SSRCs.
+    /// More than [`MAX_SSRCS`] SSRCs received, or [`MAX_SENT_SSRCS`] sent.
     #[error("too many synchronization sources")]
     SsrcLimit,
     /// The index space of the key is used up (RFC 3711 section 9.2).

@@ -1,7 +1,7 @@
 //! The sending direction: roll-over counters and SRTCP indices by SSRC, sealing in place.
 
 use super::cipher::{Cipher, Position};
-use super::{Error, MAX_SSRCS, Master, Profile, SRTCP_MAX_INDEX};
+use super::{Error, MAX_SENT_SSRCS, Master, Profile, SRTCP_MAX_INDEX};
 
 /// Seals what we send to one peer.
 ///
@@ -10,6 +10,7 @@ use super::{Error, MAX_SSRCS, Master, Profile, SRTCP_MAX_INDEX};
 /// Sealing identical bytes again is harmless and gives an identical packet.
 pub struct Sender {
     cipher: Cipher,
+    /// By SSRC. None is ever forgotten: its numbers must not come again under this key.
     sources: Vec<Source>,
     last: usize,
 }
@@ -81,7 +82,8 @@ impl Sender {
 
     #[cfg(test)]
     pub(super) fn skip_to(&mut self, ssrc: u32, highest: Option<u64>, next_rtcp: u32) {
-        self.sources.push(Source { ssrc, highest, next_rtcp });
+        let place = self.sources.partition_point(|source| source.ssrc < ssrc);
+        self.sources.insert(place, Source { ssrc, highest, next_rtcp });
     }
 }
 
@@ -91,13 +93,13 @@ fn source<'a>(
     ssrc: u32,
 ) -> Result<&'a mut Source, Error> {
     if sources.get(*last).is_none_or(|source| source.ssrc != ssrc) {
-        *last = match sources.iter().position(|source| source.ssrc == ssrc) {
-            Some(slot) => slot,
-            None if sources.len() >= MAX_SSRCS => return Err(Error::SsrcLimit),
-            None => {
+        *last = match sources.binary_search_by_key(&ssrc, |source| source.ssrc) {
+            Ok(place) => place,
+            Err(_) if sources.len() >= MAX_SENT_SSRCS => return Err(Error::SsrcLimit),
+            Err(place) => {
                 // An SRTCP index starts at 1, as libsrtp's does: 0 would be taken as well.
-                sources.push(Source { ssrc, highest: None, next_rtcp: 1 });
-                sources.len() - 1
+                sources.insert(place, Source { ssrc, highest: None, next_rtcp: 1 });
+                place
             }
         };
     }

@@ -286,6 +286,7 @@ fn sources_are_bounded_in_both_directions() {
         assert_eq!(got.is_ok(), ssrc + 1 < count);
     }
     let (mut sender, _) = pair(Profile::Aead128Gcm);
+    let count = MAX_SENT_SSRCS as u32 + 1;
     for ssrc in 0..count {
         let mut packet = rtp(ssrc, 1, 4);
         packet.resize(60, 0);

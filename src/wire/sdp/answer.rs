@@ -54,6 +54,8 @@ pub struct Accepted {
     pub codecs: Vec<AnsweredCodec>,
     /// Header extensions.
     pub extensions: Vec<AnsweredExtension>,
+    /// Simulcast layers we receive (RFC 8853), as offered.
+    pub rids: Vec<String>,
     /// What we send, if we do.
     pub outgoing: Option<Outgoing>,
 }
@@ -200,6 +202,12 @@ impl Accepted {
             }
             write!(out, " {}\r\n", extension.uri)?;
         }
+        for rid in &self.rids {
+            write!(out, "a=rid:{rid} recv\r\n")?;
+        }
+        if !self.rids.is_empty() {
+            write!(out, "a=simulcast:recv {}\r\n", self.rids.join(";"))?;
+        }
         if let Some(outgoing) = &self.outgoing {
             outgoing.write(out, index)?;
         }
@@ -208,7 +216,7 @@ impl Accepted {
 }
 
 impl AnsweredCodec {
-    fn write(&self, out: &mut String) -> fmt::Result {
+    pub(super) fn write(&self, out: &mut String) -> fmt::Result {
         write!(out, "a=rtpmap:{} {}/{}", self.pt, self.name, self.clock)?;
         if self.channels > 1 {
             write!(out, "/{}", self.channels)?;
@@ -216,6 +224,7 @@ impl AnsweredCodec {
         out.write_str("\r\n")?;
         let feedback = [
             (self.feedback.remb, "goog-remb"),
+            (self.feedback.transport_cc, "transport-cc"),
             (self.feedback.fir, "ccm fir"),
             (self.feedback.nack, "nack"),
             (self.feedback.pli, "nack pli"),
@@ -225,6 +234,8 @@ impl AnsweredCodec {
         }
         for (index, (key, value)) in self.fmtp.iter().enumerate() {
             match index {
+                // Not of the form key=value, as of RED.
+                0 if key.is_empty() => write!(out, "a=fmtp:{} {value}", self.pt)?,
                 0 => write!(out, "a=fmtp:{} {key}={value}", self.pt)?,
                 _ => write!(out, ";{key}={value}")?,
             }
@@ -252,7 +263,7 @@ fn write_mid(out: &mut String, mid: Option<&str>) -> fmt::Result {
     mid.map_or(Ok(()), |mid| write!(out, "a=mid:{mid}\r\n"))
 }
 
-fn write_candidates(out: &mut String, candidates: &[SocketAddr]) -> fmt::Result {
+pub(super) fn write_candidates(out: &mut String, candidates: &[SocketAddr]) -> fmt::Result {
     for (index, candidate) in (0_u32..).zip(candidates) {
         // RFC 8445 section 5.1.2.1: host (126), falling local preference, component 1.
         let local = 65_535_u32.saturating_sub(index);

@@ -7,13 +7,18 @@
 //! checked character by character.
 
 mod answer;
+mod fragment;
 mod offer;
+mod offering;
 pub mod sealed;
+mod simulcast;
 
 pub use answer::{
     Accepted, Answer, AnsweredCodec, AnsweredExtension, Outgoing, Section, Transport,
 };
+pub use fragment::Fragment;
 pub use offer::{Feedback, HeaderExtension, MediaSection, Offer, OfferedCodec, ParseError};
+pub use offering::{OwnMedia, OwnOffer, OwnSection, OwnTrack};
 
 /// Longest offer, in bytes. Chromium's largest with every codec is under 12 KiB.
 pub const MAX_SDP: usize = 64 * 1024;
@@ -21,6 +26,10 @@ pub const MAX_SDP: usize = 64 * 1024;
 pub const MAX_LINE: usize = 4_096;
 /// Most m-sections in an offer.
 pub const MAX_SECTIONS: usize = 64;
+/// Longest answer to an offer of ours, in bytes: we offer few codecs, and more m-sections.
+pub const MAX_ANSWER_SDP: usize = 256 * 1024;
+/// Most m-sections in an offer of ours.
+pub const MAX_OWN_SECTIONS: usize = 129;
 /// Shortest and longest ICE user fragment (RFC 8839 section 5.4), in bytes.
 pub const UFRAG_LEN: std::ops::RangeInclusive<usize> = 4..=256;
 /// Shortest and longest ICE password (RFC 8839 section 5.4), in bytes.
@@ -31,6 +40,10 @@ pub const MAX_MID: usize = 64;
 pub const MAX_FINGERPRINTS: usize = 8;
 /// Most SSRCs, SSRC groups and header extensions kept of a section, each.
 pub const MAX_PER_SECTION: usize = 64;
+/// Most simulcast layers of a section, and the longest rid a one-byte header extension carries.
+pub const MAX_RIDS: usize = 4;
+/// See [`MAX_RIDS`]; bytes.
+pub const MAX_RID: usize = 16;
 /// Most `a=fmtp` parameters kept of a codec.
 pub const MAX_PARAMETERS: usize = 32;
 /// Longest `a=fmtp` value kept, in bytes.

@@ -7,18 +7,19 @@ use sdp::description::common::Attribute;
 use sdp::description::media::MediaDescription;
 
 use super::{
-    CandidateTypes, Direction, Fingerprint, HashAlgorithm, MAX_FINGERPRINTS, MAX_LINE, MAX_MID,
-    MAX_PARAMETER, MAX_PARAMETERS, MAX_PER_SECTION, MAX_SDP, MAX_SECTIONS, PWD_LEN, Protocol,
-    SectionKind, Setup, UFRAG_LEN, is_ice_char, is_token_char,
+    CandidateTypes, Direction, Fingerprint, HashAlgorithm, MAX_ANSWER_SDP, MAX_FINGERPRINTS,
+    MAX_LINE, MAX_MID, MAX_OWN_SECTIONS, MAX_PARAMETER, MAX_PARAMETERS, MAX_PER_SECTION, MAX_SDP,
+    MAX_SECTIONS, PWD_LEN, Protocol, SectionKind, Setup, UFRAG_LEN, is_ice_char, is_token_char,
+    simulcast,
 };
 
 /// Why a text is not an offer we can read. No variant carries text of the offer: it may hold
 /// addresses, and the message goes into an answer.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, thiserror::Error)]
 pub enum ParseError {
-    /// More than [`MAX_SDP`] bytes.
-    #[error("the SDP is longer than 65536 bytes")]
-    TooLarge,
+    /// More bytes than these: [`MAX_SDP`], [`MAX_ANSWER_SDP`].
+    #[error("the SDP is longer than {0} bytes")]
+    TooLarge(usize),
     /// A line (1-based) is not `letter=value`, too long, or has control characters.
     #[error("line {line}: {fault}")]
     Line {
@@ -30,9 +31,9 @@ pub enum ParseError {
     /// No `m=` line.
     #[error("the SDP has no m-section")]
     NoSections,
-    /// More than [`MAX_SECTIONS`].
-    #[error("the SDP has more than 64 m-sections")]
-    TooManySections,
+    /// More than these: [`MAX_SECTIONS`], [`MAX_OWN_SECTIONS`].
+    #[error("the SDP has more than {0} m-sections")]
+    TooManySections(usize),
     /// The grammar refused it: the session part or an `m=` line.
     #[error("an m= line has an unknown media type, port or protocol")]
     Grammar,
@@ -105,6 +106,8 @@ pub struct MediaSection {
     pub ssrcs: Vec<u32>,
     /// Its `a=ssrc-group:FID`: a stream and its retransmissions.
     pub fid: Vec<(u32, u32)>,
+    /// The layers it sends by simulcast (RFC 8853), at most [`super::MAX_RIDS`], in its order.
+    pub rids: Vec<String>,
 }
 
 impl MediaSection {
@@ -158,6 +161,8 @@ pub struct Feedback {
     pub fir: bool,
     /// `goog-remb`.
     pub remb: bool,
+    /// `transport-cc`.
+    pub transport_cc: bool,
 }
 
 impl Feedback {
@@ -168,6 +173,7 @@ impl Feedback {
             (Some("nack"), Some("pli")) => self.pli = true,
             (Some("ccm"), Some("fir")) => self.fir = true,
             (Some("goog-remb"), _) => self.remb = true,
+            (Some("transport-cc"), _) => self.transport_cc = true,
             _ => {}
         }
     }
@@ -178,6 +184,7 @@ impl Feedback {
             pli: self.pli || other.pli,
             fir: self.fir || other.fir,
             remb: self.remb || other.remb,
+            transport_cc: self.transport_cc || other.transport_cc,
         }
     }
 }
@@ -200,6 +207,14 @@ impl Offer {
     /// [`ParseError`] where a value that we depend on is missing, malformed or out of bounds.
     pub fn parse(text: &str) -> Result<Self, ParseError> {
         Self::read(&describe(text)?)
+    }
+
+    /// Reads an answer to an offer of ours: the same lines say the same from the other side.
+    ///
+    /// # Errors
+    /// As of [`Self::parse`].
+    pub fn parse_answer(text: &str) -> Result<Self, ParseError> {
+        Self::read(&describe_within(text, MAX_ANSWER_SDP, MAX_OWN_SECTIONS)?)
     }
 
     pub(super) fn read(description: &SessionDescription) -> Result<Self, ParseError> {
@@ -248,16 +263,24 @@ impl Offer {
 
 /// What the grammar makes of the lines that we use.
 pub(super) fn describe(text: &str) -> Result<SessionDescription, ParseError> {
-    let wanted = wanted_lines(text)?;
+    describe_within(text, MAX_SDP, MAX_SECTIONS)
+}
+
+fn describe_within(
+    text: &str,
+    bytes: usize,
+    sections: usize,
+) -> Result<SessionDescription, ParseError> {
+    let wanted = wanted_lines(text, bytes, sections)?;
     SessionDescription::unmarshal(&mut Cursor::new(wanted.as_bytes()))
         .map_err(|_| ParseError::Grammar)
 }
 
 /// Keeps `v=`, `m=` and `a=` lines, and puts the lines the grammar insists on in between.
-fn wanted_lines(text: &str) -> Result<String, ParseError> {
+fn wanted_lines(text: &str, bytes: usize, most: usize) -> Result<String, ParseError> {
     const HEAD: &str = "o=- 0 0 IN IP4 0.0.0.0\r\ns=-\r\nt=0 0\r\n";
-    if text.len() > MAX_SDP {
-        return Err(ParseError::TooLarge);
+    if text.len() > bytes {
+        return Err(ParseError::TooLarge(bytes));
     }
     let mut wanted = String::with_capacity(text.len() + HEAD.len());
     let mut sections = 0;
@@ -287,8 +310,8 @@ fn wanted_lines(text: &str) -> Result<String, ParseError> {
             (false, _) => return Err(fail("SDP begins with v=0")),
             (true, "m") => {
                 sections += 1;
-                if sections > MAX_SECTIONS {
-                    return Err(ParseError::TooManySections);
+                if sections > most {
+                    return Err(ParseError::TooManySections(most));
                 }
             }
             (true, "a") => {}
@@ -321,18 +344,10 @@ impl Level {
             let value = attribute.value.as_deref().map(str::trim);
             match (attribute.key.as_str(), value) {
                 ("ice-ufrag", value) => {
-                    let value = value.unwrap_or_default();
-                    if !UFRAG_LEN.contains(&value.len()) || !value.bytes().all(is_ice_char) {
-                        return Err("a=ice-ufrag is not 4 to 256 ICE characters");
-                    }
-                    level.ufrag = Some(value.to_owned());
+                    level.ufrag = Some(read_ufrag(value.unwrap_or_default())?);
                 }
                 ("ice-pwd", value) => {
-                    let value = value.unwrap_or_default();
-                    if !PWD_LEN.contains(&value.len()) || !value.bytes().all(is_ice_char) {
-                        return Err("a=ice-pwd is not 22 to 256 ICE characters");
-                    }
-                    level.pwd = Some(value.to_owned());
+                    level.pwd = Some(read_pwd(value.unwrap_or_default())?);
                 }
                 ("fingerprint", value) => {
                     level.saw_fingerprint = true;
@@ -380,16 +395,29 @@ fn read_fingerprint(value: &str) -> Result<Option<Fingerprint>, &'static str> {
 
 fn count_candidates(attributes: &[Attribute], types: &mut CandidateTypes) {
     for attribute in attributes.iter().filter(|a| a.key == "candidate") {
-        let value = attribute.value.as_deref().unwrap_or_default();
-        let mut words = value.split_ascii_whitespace().skip_while(|word| *word != "typ");
-        let count = match words.nth(1) {
-            Some("host") => &mut types.host,
-            Some("srflx" | "prflx") => &mut types.reflexive,
-            Some("relay") => &mut types.relay,
-            _ => &mut types.unknown,
-        };
-        *count += 1;
+        count_candidate(attribute.value.as_deref().unwrap_or_default(), types);
     }
+}
+
+pub(super) fn count_candidate(value: &str, types: &mut CandidateTypes) {
+    let mut words = value.split_ascii_whitespace().skip_while(|word| *word != "typ");
+    let count = match words.nth(1) {
+        Some("host") => &mut types.host,
+        Some("srflx" | "prflx") => &mut types.reflexive,
+        Some("relay") => &mut types.relay,
+        _ => &mut types.unknown,
+    };
+    *count += 1;
+}
+
+pub(super) fn read_ufrag(value: &str) -> Result<String, &'static str> {
+    let fits = UFRAG_LEN.contains(&value.len()) && value.bytes().all(is_ice_char);
+    fits.then(|| value.to_owned()).ok_or("a=ice-ufrag is not 4 to 256 ICE characters")
+}
+
+pub(super) fn read_pwd(value: &str) -> Result<String, &'static str> {
+    let fits = PWD_LEN.contains(&value.len()) && value.bytes().all(is_ice_char);
+    fits.then(|| value.to_owned()).ok_or("a=ice-pwd is not 22 to 256 ICE characters")
 }
 
 fn read_bundle(
@@ -443,6 +471,7 @@ impl MediaSection {
             extensions: Vec::new(),
             ssrcs: Vec::new(),
             fid: Vec::new(),
+            rids: Vec::new(),
         };
         for attribute in &description.attributes {
             let Some(value) = attribute.value.as_deref().map(str::trim) else { continue };
@@ -464,6 +493,7 @@ impl MediaSection {
                 _ => {}
             }
         }
+        section.rids = simulcast::read(&description.attributes);
         section.codecs = read_codecs(&name.formats, &description.attributes)?;
         Ok(section)
     }

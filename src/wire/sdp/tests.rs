@@ -58,13 +58,13 @@ fn sizes_are_bounded() {
     let filler = |bytes: usize| "a=x:0123456\r\n".repeat(bytes / 13);
     let text = format!("{OFFER}{}", filler(MAX_SDP - OFFER.len()));
     assert!(Offer::parse(&text).is_ok());
-    assert_eq!(Offer::parse(&format!("{text}{}", filler(26))), Err(ParseError::TooLarge));
+    assert_eq!(Offer::parse(&format!("{text}{}", filler(26))), Err(ParseError::TooLarge(MAX_SDP)));
     let long = format!("{OFFER}a={}\r\n", "x".repeat(MAX_LINE));
     assert!(matches!(Offer::parse(&long), Err(ParseError::Line { line: 17, .. })));
     let section = "m=video 0 UDP/TLS/RTP/SAVPF 96\r\n";
     let sections = |n: usize| Offer::parse(&format!("{OFFER}{}", section.repeat(n)));
     assert!(sections(MAX_SECTIONS - 1).is_ok());
-    assert_eq!(sections(MAX_SECTIONS), Err(ParseError::TooManySections));
+    assert_eq!(sections(MAX_SECTIONS), Err(ParseError::TooManySections(MAX_SECTIONS)));
 }
 
 #[test]
@@ -126,6 +126,7 @@ fn two_media_addresses_give_two_candidates_of_falling_priority() {
         rtcp_rsize: false,
         codecs: Vec::new(),
         extensions: Vec::new(),
+        rids: Vec::new(),
         outgoing: None,
     };
     let answer = Answer {

@@ -130,11 +130,17 @@ class Ring {
     return [...this.#chains];
   }
 
+  /** The first key; of none before. */
   start(epoch) {
+    this.#chains = [new Chain(epoch)];
+  }
+
+  /** Another key. */
+  renew(epoch) {
     const before = this.#chains.slice(0, MOST_CHAINS - 1);
     this.#chains = [new Chain(epoch), ...before];
     // Who left with it is not to be heard by it for ever.
-    if (before.length > 0) setTimeout(() => this.#forget(before), OLD_KEY_MS);
+    setTimeout(() => this.#forget(before), OLD_KEY_MS);
   }
 
   #forget(chains) {
@@ -285,7 +291,7 @@ self.onmessage = async ({ data: { ask, id, secret, epoch } }) => {
   await start;
   if (ask === 'rotate') {
     if (secret) {
-      ring.start(await Epoch.of(epoch, secret));
+      ring.renew(await Epoch.of(epoch, secret));
       askForKeyframes();
     } else {
       await ring.ratchet();

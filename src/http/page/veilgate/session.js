@@ -28,6 +28,7 @@ export class VeilgateError extends Error {
   /** Whether asking again, unchanged, may succeed. */
   get mayRetry() {
     if (this.status === 0) return PASSING.has(this.code);
+    if (this.code === 'nobody_publishing') return true;
     return this.status === 404 || this.status === 429 || this.status >= 500;
   }
 }
@@ -116,6 +117,7 @@ export class Session extends EventTarget {
   #abort = new AbortController();
   #settle;
   #ended;
+  #headers = {};
 
   options;
   /** The RTCPeerConnection in use, or null between two. */
@@ -226,7 +228,18 @@ export class Session extends EventTarget {
   /** `token` may be a function: asked each time, it can give a fresh one. */
   async _headers() {
     const { token } = this.options;
-    return { authorization: `Bearer ${typeof token === 'function' ? await token() : token}` };
+    const bearer = typeof token === 'function' ? await token() : token;
+    this.#headers = { authorization: `Bearer ${bearer}` };
+    return this.#headers;
+  }
+
+  /** Ends something on the gateway; with `keepalive` as the page goes, when nothing may wait. */
+  async _delete(url, keepalive) {
+    try {
+      await fetch(url, { method: 'DELETE', headers: this.#headers, keepalive });
+    } catch {
+      // The gateway notices a silent session by itself.
+    }
   }
 
   /** A fresh credential, and until when what is made with it lives. */
@@ -286,12 +299,15 @@ export class Session extends EventTarget {
         }
         signal.removeEventListener('abort', stop);
         removeEventListener('online', moved);
-        network?.removeEventListener?.('change', moved);
+        network?.removeEventListener?.('change', changed);
         resolve(why);
       };
       const stop = () => finish('stopped');
-      const moved = () => {
-        if (navigator.onLine) finish('network');
+      const moved = () => finish('network');
+      // Chromium tells of every new estimate of the line here, too.
+      const type = network?.type;
+      const changed = () => {
+        if (network.type !== type && navigator.onLine) finish('network');
       };
       const look = () => {
         clearTimeout(waiting);
@@ -310,7 +326,7 @@ export class Session extends EventTarget {
       }
       signal.addEventListener('abort', stop);
       addEventListener('online', moved);
-      network?.addEventListener?.('change', moved);
+      network?.addEventListener?.('change', changed);
       look();
       if (signal.aborted) stop();
     });

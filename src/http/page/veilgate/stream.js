@@ -2,8 +2,11 @@
 
 import { Encrypted } from './encrypted.js';
 import { send } from './sending.js';
-import { VeilgateError, renewal, request, stopped } from './session.js';
+import { VeilgateError, pause, renewal, request, stopped } from './session.js';
 
+// A session without checks ends after 30 s.
+const KEPT_MS = 25_000;
+const MEND_PAUSE_MS = 500;
 const FRAGMENT = 'application/trickle-ice-sdpfrag';
 
 const attribute = (sdp, name) => sdp.match(new RegExp(`^a=${name}:(.*?)\\r?$`, 'm'))?.[1];
@@ -35,15 +38,36 @@ export class Stream extends Encrypted {
   #resource = null;
   #renewAt = Infinity;
   #everLive = false;
+  /** What was wished for last, by kind of track: a new session knows nothing of it. */
+  #wishes = new Map();
 
   constructor(kind, options) {
     super(options);
     this.#kind = kind;
   }
 
+  /**
+   * Of what is played: the highest layer wanted, {rid} ('auto' is any) or {spatial}, and
+   * {temporal}; {paused: true} stops it. `track` is 'video' unless it says 'audio'.
+   */
+  async layer({ track = 'video', rid, ...wish } = {}) {
+    const body = JSON.stringify({ track, rid: rid === 'auto' ? undefined : rid, ...wish });
+    this.#wishes.set(track, body);
+    if (this.state === 'live') await this.#wish(body);
+  }
+
+  async #wish(body) {
+    await request(`${this.#resource}/layer`, {
+      method: 'POST',
+      headers: { ...(await this._headers()), 'content-type': 'application/json' },
+      body,
+      signal: this._signal,
+    });
+  }
+
   _worthRetrying(error) {
     // Our own dead session may hold the name until the gateway notices.
-    return error.status === 409 ? this.#everLive : super._worthRetrying(error);
+    return error.code === 'name_in_use' ? this.#everLive : super._worthRetrying(error);
   }
 
   async _open(signal) {
@@ -83,6 +107,8 @@ export class Stream extends Encrypted {
     await this._connected(peer, signal);
     this.#everLive = true;
     this._isLive();
+    // A layer that is not there any more is no reason to stop.
+    for (const body of this.#wishes.values()) this.#wish(body).catch(() => {});
   }
 
   /** Mends the path for as long as it can be mended. */
@@ -92,12 +118,26 @@ export class Stream extends Encrypted {
       if (why === 'stopped') return stopped();
       this._become('restarting', { why });
       try {
-        await this.#restart(signal);
+        await this.#mend(signal);
       } catch {
         // Whatever it was, a session anew is the cure, and finds its own words.
         return new VeilgateError('lost', 'The connection was lost.');
       }
       this._become('live');
+    }
+  }
+
+  /** Between two networks there is none: the gateway keeps the session for a while. */
+  async #mend(signal) {
+    const end = performance.now() + KEPT_MS;
+    for (;;) {
+      try {
+        await this.#restart(signal);
+        return;
+      } catch (error) {
+        if (error.code !== 'unreachable' || signal.aborted || performance.now() > end) throw error;
+      }
+      await pause(MEND_PAUSE_MS, signal);
     }
   }
 
@@ -126,11 +166,6 @@ export class Stream extends Encrypted {
     this.peer = null;
     this.#resource = null;
     peer?.close();
-    if (!resource) return;
-    try {
-      await fetch(resource, { method: 'DELETE', headers: await this._headers(), keepalive });
-    } catch {
-      // The gateway notices a silent session by itself.
-    }
+    if (resource) await this._delete(resource, keepalive);
   }
 }
