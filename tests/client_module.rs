@@ -113,6 +113,7 @@ fn client_module_speaks_the_protocols_and_mends_what_breaks() {
 #[test]
 fn frames_are_sealed_end_to_end_as_documented_and_no_nonce_is_used_twice() {
     assert_eq!(names(&passed("e2ee_frames.mjs")), FRAMES);
+}
 
 #[test]
 fn worker_of_encrypted_streams_keeps_keys_and_epochs_apart() {
