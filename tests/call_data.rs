@@ -20,7 +20,7 @@ fn what_is_said_on_data_channels_reaches_the_others_of_the_room() {
         |(who, browser)| json!({ "who": who, "browser": browser, "token": token(&gateway, who) }),
     );
     let plan = json!({ "room": "lobby", "guests": guests });
-    let mut room = Tool::node(&gateway, "room_data.mjs", &plan);
+    let room = Tool::node(&gateway, "room_data.mjs", &plan);
     room.flowing();
     let result = room.result();
     for (who, other) in [("ada", "fay"), ("fay", "ada")] {
