@@ -480,13 +480,13 @@ await behaves('a silent path is mended by a restart', async () => {
 });
 
 await behaves('what is unpublished while it begins goes nowhere', async () => {
-  const stale = { ...ICE, ttl: 0 };
-  answers({ join: () => joined({ ice: stale }), ice: () => null });
+  const ice = { ...ICE, lifetime: 43_200 };
+  answers({ join: () => joined({ ice: { ...ice, ttl: 0 } }), ice: () => null });
   const { here, socket } = await enter();
   const publishing = here.publish(camera(), { name: 'adacam' });
   await until('it asks for servers', () => sent('ice').length === 1);
   await here.unpublish();
-  socket.say({ type: 'ice', ice: ICE, id: sent('ice')[0].id });
+  socket.say({ type: 'ice', ice, id: sent('ice')[0].id });
   await assert.rejects(publishing, { code: 'stopped' });
   assert.equal(sent('publish').length, 0);
   assert.equal(here.publishing, null);
