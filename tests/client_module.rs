@@ -10,22 +10,37 @@ use std::process::Command;
 use serde_json::Value;
 
 /// Every behaviour of `tools/client_module.mjs`, in its order.
-const BEHAVIOURS: [&str; 15] = [
+const BEHAVIOURS: [&str; 21] = [
     "three sizes by rid, small to large, relay-only",
     "another network restarts ICE in the same session",
     "while no network is there the session is kept",
     "a restart that is refused makes a new session",
     "a wish for a layer outlives its session",
     "a credential is renewed before what it made ends",
+    "pauses grow while sessions end as soon as they begin",
+    "a handler that throws is reported and ends nothing",
+    "a key that was not found is no stream in clear",
     "a room is joined, and its people and streams are there",
     "offers are answered, and tracks go where they belong",
     "what is published is muted at its source, and told",
     "a broken socket is resumed, and media goes on",
     "a room that forgot us is joined anew and published in again",
     "a silent path is mended by a restart",
+    "what is unpublished while it begins goes nowhere",
+    "two reasons to publish again are one",
+    "an offer at the end opens nothing",
     "every request is one that the protocol knows",
     "who is put out stays out",
     "a refused join says why",
+];
+
+/// Every behaviour of `tools/e2ee_worker.mjs`, in its order.
+const SEALING: [&str; 5] = [
+    "what is sealed opens, and nothing in clear is shown",
+    "a new key is the same to those who had gone on unequally far",
+    "who is given the text of a key that has gone on finds the others",
+    "the key before a new one opens for a while only",
+    "made-up epochs cost their derivation once",
 ];
 
 /// Every behaviour of `tools/e2ee_frames.mjs`, in its order.
@@ -98,4 +113,9 @@ fn client_module_speaks_the_protocols_and_mends_what_breaks() {
 #[test]
 fn frames_are_sealed_end_to_end_as_documented_and_no_nonce_is_used_twice() {
     assert_eq!(names(&passed("e2ee_frames.mjs")), FRAMES);
+}
+
+#[test]
+fn worker_of_encrypted_streams_keeps_keys_and_epochs_apart() {
+    assert_eq!(names(&passed("e2ee_worker.mjs")), SEALING);
 }

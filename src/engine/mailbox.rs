@@ -15,9 +15,16 @@ use crate::forward::{LayerId, Wish};
 use crate::ids::{AllocationHandle, Path, SessionId, StreamId};
 use crate::relay::{Alternate, NonceKey};
 use crate::session::Reason;
+use crate::session::data::MAX_MESSAGE;
 
 /// Messages other than media waiting for one shard.
 const MESSAGES: usize = 4_096;
+/// What was said on data channels of other shards; a ring of its own, so that no client's talk
+/// keeps a session from moving. 32 MiB, if all of them are as long as they may be.
+const DATA_RING: usize = 512;
+const _: () = assert!(DATA_RING * MAX_MESSAGE <= 32 * 1024 * 1024, "ring memory per shard");
+/// Of that, for the ends of channels: those that nobody tells stay open.
+const KEPT_FOR_ENDS: usize = 128;
 
 /// What a shard is asked by control or by another shard.
 #[derive(Debug)]
@@ -73,8 +80,6 @@ pub enum Message {
         /// The allocation here.
         allocation: AllocationHandle,
     },
-    /// For the sessions of a room that have data channels.
-    Data(Arc<DataNews>),
     /// A TURN connection over TCP or TLS, after its handshake.
     Connection(Box<Incoming>),
     /// Credentials that are no longer good.
@@ -113,6 +118,7 @@ pub struct Mailbox {
     messages: ArrayQueue<Message>,
     media: ArrayQueue<Arc<MediaBatch>>,
     hairpins: ArrayQueue<Arc<HairpinBatch>>,
+    data: ArrayQueue<Arc<DataNews>>,
     waker: Waker,
 }
 
@@ -125,6 +131,7 @@ impl Mailbox {
             messages: ArrayQueue::new(MESSAGES),
             media: ArrayQueue::new(MEDIA_RING),
             hairpins: ArrayQueue::new(HAIRPIN_RING),
+            data: ArrayQueue::new(DATA_RING),
             waker,
         }
     }
@@ -157,6 +164,22 @@ impl Mailbox {
     /// Queues packets of sealed calls without waking. False when the ring is full.
     pub fn push_hairpins(&self, batch: Arc<HairpinBatch>) -> bool {
         self.hairpins.push(batch).is_ok()
+    }
+
+    /// Queues what was said on a data channel, and wakes. False when the ring is full.
+    pub fn push_data(&self, news: Arc<DataNews>) -> bool {
+        let is_message = matches!(*news, DataNews::Message { .. });
+        if is_message && self.data.len() >= DATA_RING - KEPT_FOR_ENDS {
+            return false;
+        }
+        let pushed = self.data.push(news).is_ok();
+        self.wake();
+        pushed
+    }
+
+    /// What was said next.
+    pub fn next_data(&self) -> Option<Arc<DataNews>> {
+        self.data.pop()
     }
 
     /// Wakes the shard.

@@ -111,12 +111,21 @@ impl StreamShared {
 /// Who a session is among those of its room that have data channels.
 #[derive(Clone, Debug)]
 pub struct DataPeer {
-    /// What the others know it by: the part of a channel's label before the slash.
+    /// What the others know it by: the part of a channel's label before the slash. A slash in it is
+    /// shown as a dot, lest `a/b` speak for `a`.
     pub name: Arc<str>,
     /// The room.
     pub room: RoomHash,
     /// Whether what it says is passed on; it hears the others all the same.
     pub may_send: bool,
+}
+
+impl DataPeer {
+    /// The label under which the others see a channel of this session.
+    #[must_use]
+    pub fn label(&self, own: &str) -> Arc<str> {
+        format!("{}/{own}", self.name.replace('/', ".")).into()
+    }
 }
 
 /// What the sessions of a room hear of one that has data channels.
@@ -131,12 +140,14 @@ pub enum DataNews {
         /// What, under the label that the others see.
         message: Message,
     },
-    /// It is gone.
-    Left {
+    /// It closed a channel, or is gone.
+    Closed {
         /// The room.
         room: RoomHash,
-        /// How the labels of its channels start.
-        prefix: String,
+        /// The session.
+        from: SessionId,
+        /// The label that the others see; none: all of its channels.
+        label: Option<Arc<str>>,
     },
 }
 
@@ -145,7 +156,7 @@ impl DataNews {
     #[must_use]
     pub const fn room(&self) -> RoomHash {
         match self {
-            Self::Message { room, .. } | Self::Left { room, .. } => *room,
+            Self::Message { room, .. } | Self::Closed { room, .. } => *room,
         }
     }
 }
@@ -185,5 +196,20 @@ impl MediaBatch {
         self.bytes.extend_from_slice(payload);
         self.packets.push((head, start..start + payload.len()));
         true
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn no_name_speaks_for_another_on_data_channels() {
+        let label = |name: &str, own: &str| {
+            DataPeer { name: name.into(), room: RoomHash::of("lobby"), may_send: true }.label(own)
+        };
+        assert_eq!(&*label("eve", "chat"), "eve/chat");
+        assert_ne!(label("bob", "x/chat"), label("bob/x", "chat"));
+        assert_eq!(label("bob/x", "chat").split_once('/'), Some(("bob.x", "chat")));
     }
 }

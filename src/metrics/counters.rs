@@ -154,6 +154,7 @@ counters! {
     DataDropNoChannel Counter "veilgate_session_data_dropped_total" { reason = "no_channel" } "Data channel messages dropped";
     DataDropNotGranted Counter "veilgate_session_data_dropped_total" { reason = "not_granted" } "Data channel messages dropped";
     DataDropSlow Counter "veilgate_session_data_dropped_total" { reason = "slow_receiver" } "Data channel messages dropped";
+    DataDropFlood Counter "veilgate_session_data_dropped_total" { reason = "flood" } "Data channel messages dropped";
     DataDropRing Counter "veilgate_session_data_dropped_total" { reason = "ring_full" } "Data channel messages dropped";
 
     ForwardPackets Counter "veilgate_forward_packets_total" {} "RTP packets written to players";

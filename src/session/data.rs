@@ -9,26 +9,38 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+mod gate;
+mod sending;
+
 use bytes::Bytes;
 use sctp_proto::{
     Association, AssociationHandle, DatagramEvent, Endpoint, EndpointConfig, Event, Payload,
     PayloadProtocolIdentifier as Ppid, ReliabilityType, ServerConfig, StreamEvent, TransportConfig,
 };
 
+use crate::ids::SessionId;
 use crate::metrics::{Counters, Id};
 use crate::time::Mono;
 use crate::wire::dcep::{self, Reliability};
+use gate::{Gate, Verdict};
+use sending::Sending;
 
 /// Longest message, bytes: the `a=max-message-size` of our answers.
 pub const MAX_MESSAGE: usize = 64 * 1024;
-/// Channels of one session, its own and those we open, each.
+/// Channels that a session may open.
 pub const MAX_CHANNELS: usize = 256;
 /// Bytes a client may send a second, and at once. Beyond it SCTP's window slows it down.
 pub const RATE: usize = 512 * 1024;
-/// Bytes waiting for a slow client, all channels together; beyond it messages are dropped.
+/// Bytes waiting for a slow client, all channels together and with what keeping a message costs.
+/// Beyond it messages are dropped.
 const MAX_WAITING: usize = 1024 * 1024;
 /// What a client may have under way to us, bytes.
 const WINDOW: u32 = 256 * 1024;
+/// Of a message, in one DATA chunk: with SCTP, DTLS and a TURN indication below 1,232 bytes, many
+/// short ones together still below what a path carries.
+const PAYLOAD: u32 = 1_096;
+/// No packet is longer, DTLS not counted; a longer one (of thousands of gaps) cannot be sent.
+const LONGEST_PACKET: usize = 1_400;
 
 /// A message of a channel.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -41,6 +53,15 @@ pub struct Message {
     pub text: bool,
     /// What it says.
     pub bytes: Bytes,
+}
+
+/// What is heard from a client.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum Heard {
+    /// A message.
+    Message(Message),
+    /// It closed the channel of this label.
+    Closed(Arc<str>),
 }
 
 #[derive(Debug)]
@@ -59,9 +80,11 @@ pub struct Data {
     zero: Instant,
     /// Channels the client opened, by stream.
     theirs: BTreeMap<u16, Channel>,
-    /// Channels we opened, by label: their streams, and how they shall deliver.
-    ours: BTreeMap<Arc<str>, (u16, Reliability)>,
-    next: u16,
+    /// Labels of those it closed, to be told.
+    closed: VecDeque<Arc<str>>,
+    /// Channels we opened.
+    ours: Sending,
+    gate: Gate,
     readable: VecDeque<u16>,
     waiting: VecDeque<Bytes>,
     budget: usize,
@@ -80,23 +103,25 @@ impl Data {
             .with_max_receive_buffer_size(WINDOW)
             .with_max_send_message_size(MAX_MESSAGE as u32)
             .with_max_receive_message_size(MAX_MESSAGE as u32)
-            .with_max_num_inbound_streams(1_024)
-            .with_max_num_outbound_streams(1_024)
+            .with_max_num_inbound_streams(gate::STREAMS)
+            .with_max_num_outbound_streams(gate::STREAMS)
             .with_rto_initial_ms(1_000)
             .with_rto_min_ms(200)
             .with_rto_max_ms(5_000);
         let mut server = ServerConfig::new();
         server.transport = Arc::new(transport);
-        let endpoint = Endpoint::new(Arc::new(EndpointConfig::new()), Some(Arc::new(server)));
+        let mut config = EndpointConfig::new();
+        config.max_payload_size(PAYLOAD);
+        let endpoint = Endpoint::new(Arc::new(config), Some(Arc::new(server)));
         Self {
             endpoint,
             association: None,
             established: false,
             zero,
             theirs: BTreeMap::new(),
-            ours: BTreeMap::new(),
-            // RFC 8832 section 6: the DTLS server opens odd ones.
-            next: 1,
+            closed: VecDeque::new(),
+            ours: Sending::default(),
+            gate: Gate::new(WINDOW),
             readable: VecDeque::new(),
             waiting: VecDeque::new(),
             budget: RATE,
@@ -110,8 +135,17 @@ impl Data {
 
     /// Takes a packet out of DTLS.
     pub fn handle(&mut self, now: Mono, packet: &[u8], counters: &mut Counters) {
+        let verdict = self.gate.judge(now, packet, !self.readable.is_empty());
+        match verdict {
+            Verdict::Pass => self.pass(now, Bytes::copy_from_slice(packet), counters),
+            Verdict::Later { last } => self.gate.keep(last, Bytes::copy_from_slice(packet)),
+            Verdict::Flood => counters.inc(Id::DataDropFlood),
+            Verdict::Malformed => counters.inc(Id::DataDropMalformed),
+        }
+    }
+
+    fn pass(&mut self, now: Mono, packet: Bytes, counters: &mut Counters) {
         let at = self.instant(now);
-        let packet = Bytes::copy_from_slice(packet);
         match self.endpoint.handle(at, PEER, None, None, packet) {
             None => counters.inc(Id::DataDropMalformed),
             Some((handle, DatagramEvent::NewAssociation(association))) => {
@@ -133,16 +167,16 @@ impl Data {
             let _none = self.endpoint.handle_event(handle, drained);
         }
         self.established = false;
-        self.theirs.clear();
-        self.ours.clear();
+        self.closed.extend(std::mem::take(&mut self.theirs).into_values().map(|c| c.label));
+        self.ours = Sending::default();
         self.readable.clear();
-        self.next = 1;
+        self.gate.forget();
     }
 
     /// Reads the association's events.
     fn settle(&mut self, counters: &mut Counters) {
         let Some((handle, association)) = &mut self.association else { return };
-        let mut lost = false;
+        let (mut lost, mut ended) = (false, Vec::new());
         while let Some(event) = association.poll() {
             match event {
                 Event::Stream(StreamEvent::Readable { id } | StreamEvent::Opened { id })
@@ -151,15 +185,12 @@ impl Data {
                     self.readable.push_back(id);
                 }
                 Event::Stream(StreamEvent::Finished { id } | StreamEvent::Stopped { id, .. }) => {
-                    self.theirs.remove(&id);
-                    self.ours.retain(|_, (ours, _)| *ours != id);
+                    ended.push(id);
                 }
+                Event::DatagramReceived => self.gate.kept(),
                 Event::Connected => self.established = true,
                 Event::HandshakeFailed { .. } => lost = true,
-                Event::AssociationLost { id, .. } => {
-                    self.theirs.remove(&id);
-                    self.ours.retain(|_, (ours, _)| *ours != id);
-                }
+                Event::AssociationLost { id, .. } => ended.push(id),
                 _ => {}
             }
         }
@@ -168,14 +199,47 @@ impl Data {
             lost |= event.is_drained();
             let _none = self.endpoint.handle_event(*handle, event);
         }
-        if lost || (self.established && association.is_closed()) {
+        let closed = association.is_closed();
+        for id in ended {
+            self.end_theirs(id);
+            self.ours.ended(id);
+        }
+        lost |= self.ours.is_hopeless();
+        if lost || (self.established && closed) {
             counters.inc(Id::DataAssociationsEnded);
             self.forget_association();
         }
     }
 
-    /// The next message of the client, within its rate.
-    pub fn poll_message(&mut self, now: Mono, counters: &mut Counters) -> Option<Message> {
+    fn end_theirs(&mut self, id: u16) {
+        let Some(Channel { label, .. }) = self.theirs.remove(&id) else { return };
+        // Channels of one label are one to those who hear them.
+        if !self.theirs.values().any(|channel| channel.label == label) {
+            self.closed.push_back(label);
+        }
+    }
+
+    /// What is heard next of the client, within its rate.
+    pub fn poll_heard(&mut self, now: Mono, counters: &mut Counters) -> Option<Heard> {
+        if let Some(label) = self.closed.pop_front() {
+            return Some(Heard::Closed(label));
+        }
+        if let Some(message) = self.poll_message(now, counters) {
+            return Some(Heard::Message(message));
+        }
+        if self.readable.is_empty() && self.gate.is_stuck() {
+            counters.inc(Id::DataAssociationsEnded);
+            self.forget_association();
+        }
+        if self.gate.is_due(!self.readable.is_empty())
+            && let Some(packet) = self.gate.take()
+        {
+            self.pass(now, packet, counters);
+        }
+        self.closed.pop_front().map(Heard::Closed)
+    }
+
+    fn poll_message(&mut self, now: Mono, counters: &mut Counters) -> Option<Message> {
         self.refill(now);
         loop {
             let id = *self.readable.front()?;
@@ -188,6 +252,7 @@ impl Data {
                 self.readable.pop_front();
                 continue;
             };
+            self.gate.read(chunks.chunks.len());
             // A message costs its bytes and what handling any message costs.
             self.budget = self.budget.saturating_sub(chunks.len() + 256);
             let mut bytes = vec![0; chunks.len()];
@@ -249,6 +314,7 @@ impl Data {
             {
                 let reliability = open.reliability;
                 let label = Arc::from(open.label);
+                self.end_theirs(id);
                 self.theirs.insert(id, Channel { label, reliability });
                 self.write(id, dcep::ACK, Ppid::Dcep);
                 counters.inc(Id::DataChannelsOpened);
@@ -260,9 +326,7 @@ impl Data {
 
     /// RFC 8832 section 6: until then everything goes in order behind the OPEN.
     fn on_ack(&mut self, id: u16) {
-        let Some((_, reliability)) = self.ours.values().find(|(ours, _)| *ours == id) else {
-            return;
-        };
+        let Some(reliability) = self.ours.reliability(id) else { return };
         let (kind, value) = match reliability.limit {
             dcep::Limit::None => (ReliabilityType::Reliable, 0),
             dcep::Limit::Retransmits(n) => (ReliabilityType::Rexmit, n),
@@ -281,91 +345,81 @@ impl Data {
         stream.write_with_ppi(bytes, ppid).is_ok()
     }
 
-    /// Sends a message on the channel of this label, which is opened where there is none. False,
-    /// and counted: the client is too slow, has no association, or has channels enough.
-    pub fn send(&mut self, message: &Message, counters: &mut Counters) -> bool {
-        let sent = self.try_send(message);
+    /// Sends a sender's message on its channel of this label, which is opened where there is none.
+    /// False, and counted: the client is too slow, has no association, or has channels enough.
+    pub fn send(
+        &mut self,
+        now: Mono,
+        from: SessionId,
+        message: &Message,
+        counters: &mut Counters,
+    ) -> bool {
+        let sent = self.try_send(now, from, message).is_some();
         counters.inc(if sent { Id::DataMessagesOut } else { Id::DataDropSlow });
         sent
     }
 
-    fn try_send(&mut self, message: &Message) -> bool {
-        let Some(id) = self.channel_to(&message.label, message.reliability) else { return false };
-        let Some((_, association)) = &mut self.association else { return false };
-        let waits = |(id, _): &(u16, Reliability)| {
-            association.stream(*id).ok().and_then(|s| s.buffered_amount().ok()).unwrap_or_default()
-        };
-        let waiting: usize = self.ours.values().map(waits).sum();
-        if waiting + message.bytes.len() > MAX_WAITING {
-            return false;
-        }
+    fn try_send(&mut self, now: Mono, from: SessionId, message: &Message) -> Option<()> {
+        let (_, association) = self.association.as_mut()?;
+        let id = self.ours.place(now, association, from, message)?;
         let (bytes, ppid): (&[u8], _) = match (message.text, message.bytes.is_empty()) {
             (true, false) => (&message.bytes, Ppid::String),
             (false, false) => (&message.bytes, Ppid::Binary),
             (true, true) => (&[0], Ppid::StringEmpty),
             (false, true) => (&[0], Ppid::BinaryEmpty),
         };
-        self.write(id, bytes, ppid)
-    }
-
-    fn channel_to(&mut self, label: &Arc<str>, reliability: Reliability) -> Option<u16> {
-        if let Some((id, _)) = self.ours.get(label) {
-            return Some(*id);
-        }
-        let (_, association) = self.association.as_mut()?;
-        if association.is_handshaking() || self.ours.len() >= MAX_CHANNELS || self.next > 1_023 {
+        if !self.write(id, bytes, ppid) {
             return None;
         }
-        let id = self.next;
-        let mut stream = association.open_stream(id, Ppid::Binary).ok()?;
-        let mut open = Vec::with_capacity(dcep::OPEN_HEADER + label.len());
-        dcep::write_open(reliability, label, &mut open);
-        stream.write_with_ppi(&open, Ppid::Dcep).ok()?;
-        self.next += 2;
-        self.ours.insert(Arc::clone(label), (id, reliability));
-        Some(id)
+        self.ours.sent(from, &message.label, bytes.len());
+        Some(())
     }
 
-    /// Closes the channels we opened whose label starts with this: their sender has gone.
-    pub fn close_of(&mut self, prefix: &str) {
-        let Some((_, association)) = &mut self.association else { return };
-        self.ours.retain(|label, (id, _)| {
-            let gone = label.starts_with(prefix);
-            if gone && let Ok(mut stream) = association.stream(*id) {
-                let _unknown = stream.close();
-            }
-            !gone
-        });
+    /// Closes the channels that carry a sender's words, or the one of a label.
+    pub fn close_of(&mut self, from: SessionId, label: Option<&str>) {
+        if let Some((_, association)) = &mut self.association {
+            self.ours.close(association, from, label);
+        }
     }
 
     /// The next packet for DTLS.
     pub fn poll_transmit(&mut self, now: Mono) -> Option<Bytes> {
-        if let Some(packet) = self.waiting.pop_front() {
-            return Some(packet);
-        }
-        let at = self.instant(now);
-        while let Some(transmit) = self.endpoint.poll_transmit() {
-            if let Payload::RawEncode(packets) = transmit.payload {
+        loop {
+            if let Some(packet) = self.waiting.pop_front() {
+                self.gate.sent(&packet);
+                if packet.len() <= LONGEST_PACKET {
+                    return Some(packet);
+                }
+                continue;
+            }
+            let at = self.instant(now);
+            while let Some(transmit) = self.endpoint.poll_transmit() {
+                if let Payload::RawEncode(packets) = transmit.payload {
+                    self.waiting.extend(packets);
+                }
+            }
+            if let Some((_, association)) = &mut self.association
+                && let Some(transmit) = association.poll_transmit(at)
+                && let Payload::RawEncode(packets) = transmit.payload
+            {
                 self.waiting.extend(packets);
             }
+            if self.waiting.is_empty() {
+                return None;
+            }
         }
-        if let Some((_, association)) = &mut self.association
-            && let Some(transmit) = association.poll_transmit(at)
-            && let Payload::RawEncode(packets) = transmit.payload
-        {
-            self.waiting.extend(packets);
-        }
-        self.waiting.pop_front()
     }
 
-    /// When [`Self::handle_timeout`], or [`Self::poll_message`], has something to do.
+    /// When [`Self::handle_timeout`], or [`Self::poll_heard`], has something to do.
     #[must_use]
     pub fn poll_timeout(&self) -> Option<Mono> {
-        let (_, association) = self.association.as_ref()?;
-        let due = association.poll_timeout();
+        let association = self.association.as_ref();
+        let due = association.and_then(|(_, association)| association.poll_timeout());
         let due = due.map(|at| Mono::ZERO.plus(at.saturating_duration_since(self.zero)));
-        let slowed = !self.readable.is_empty() && self.budget == 0;
-        let more = slowed.then(|| self.refilled.plus(Duration::from_millis(20)));
+        // Slowed down, or more than one turn takes.
+        let pause = if self.budget == 0 { Duration::from_millis(20) } else { Duration::ZERO };
+        let unheard = !self.readable.is_empty() || !self.closed.is_empty();
+        let more = (unheard || self.gate.is_due(false)).then(|| self.refilled.plus(pause));
         [due, more].into_iter().flatten().min()
     }
 
@@ -380,5 +434,7 @@ impl Data {
     }
 }
 
+#[cfg(test)]
+mod abuse_tests;
 #[cfg(test)]
 mod tests;

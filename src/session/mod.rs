@@ -487,21 +487,27 @@ impl Session {
         protect(&mut keys.sender).map_err(|_| counters.inc(Id::SrtpDropSeal)).ok()
     }
 
-    /// The next data channel message of the client.
-    pub fn poll_message(&mut self, now: Now, counters: &mut Counters) -> Option<data::Message> {
-        self.data.as_mut().filter(|_| !self.ended)?.poll_message(now.mono, counters)
+    /// What is heard next on the client's data channels.
+    pub fn poll_heard(&mut self, now: Now, counters: &mut Counters) -> Option<data::Heard> {
+        self.data.as_mut().filter(|_| !self.ended)?.poll_heard(now.mono, counters)
     }
 
-    /// Sends a data channel message; false when it is dropped, and counted.
-    pub fn send_message(&mut self, message: &data::Message, counters: &mut Counters) -> bool {
+    /// Sends a data channel message of another session; false when it is dropped, and counted.
+    pub fn send_message(
+        &mut self,
+        now: Now,
+        from: SessionId,
+        message: &data::Message,
+        counters: &mut Counters,
+    ) -> bool {
         let data = self.data.as_mut().filter(|_| !self.ended);
-        data.is_some_and(|data| data.send(message, counters))
+        data.is_some_and(|data| data.send(now.mono, from, message, counters))
     }
 
-    /// Closes the channels we opened whose label starts with `prefix`.
-    pub fn close_channels(&mut self, prefix: &str) {
+    /// Closes the channels that carry another session's words, or the one of a label.
+    pub fn close_channels(&mut self, from: SessionId, label: Option<&str>) {
         if let Some(data) = &mut self.data {
-            data.close_of(prefix);
+            data.close_of(from, label);
         }
     }
 

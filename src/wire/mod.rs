@@ -8,6 +8,7 @@ pub mod media;
 pub mod mux;
 pub mod rtcp;
 pub mod rtp;
+pub mod sctp;
 pub mod sdp;
 pub mod stream_frames;
 pub mod stun;

@@ -95,6 +95,8 @@ globalThis.RTCPeerConnection = class extends EventTarget {
     this.connectionState = 'closed';
   }
 };
+const reported = [];
+globalThis.reportError = (error) => reported.push(error.message);
 
 // ---- the gateway
 
@@ -290,6 +292,41 @@ await behaves('a credential is renewed before what it made ends', async () => {
   await session.close();
 });
 
+await behaves('pauses grow while sessions end as soon as they begin', async () => {
+  const pauses = [];
+  const onstate = (state, { retryInMs }) => {
+    if (state === 'waiting') pauses.push(retryInMs);
+  };
+  http.refuse = 412;
+  const session = publish({ name: 'lobby/cam1', token: 'token', stream: camera(), onstate });
+  for (let i = 0; i < 3; i += 1) {
+    await until('one more', () => peers.length === i + 1 && session.state === 'live');
+    peers[i].becomes('failed');
+    await until('a pause', () => pauses.length === i + 1);
+  }
+  assert.ok(pauses[0] < pauses[1] && pauses[1] < pauses[2], `${pauses}`);
+  await session.close();
+});
+
+await behaves('a handler that throws is reported and ends nothing', async () => {
+  const onstate = (state) => {
+    throw new Error(state);
+  };
+  const session = publish({ name: 'lobby/cam1', token: 'token', stream: camera(), onstate });
+  await session.live;
+  await session.close();
+  assert.deepEqual(reported, ['connecting', 'live', 'stopped']);
+});
+
+await behaves('a key that was not found is no stream in clear', async () => {
+  for (const key of [null, '', 'short']) {
+    const session = publish({ name: 'lobby/cam1', token: 'token', stream: camera(), key });
+    await assert.rejects(session.live, ({ code }) => code.startsWith('e2ee_'));
+    await session.close();
+  }
+  assert.ok(!http.calls.some(({ method }) => method === 'POST'));
+});
+
 // ---- rooms
 
 const BO = { participant: '91ab91ab91ab91ab', name: 'Bo' };
@@ -440,6 +477,45 @@ await behaves('a silent path is mended by a restart', async () => {
   assert.ok(kinds.some(([kind, fresh]) => kind === 'play' && !fresh));
   assert.ok(sent('ice').length >= 2, 'on fresh TURN credentials');
   await here.close();
+});
+
+await behaves('what is unpublished while it begins goes nowhere', async () => {
+  const ice = { ...ICE, lifetime: 43_200 };
+  answers({ join: () => joined({ ice: { ...ice, ttl: 0 } }), ice: () => null });
+  const { here, socket } = await enter();
+  const publishing = here.publish(camera(), { name: 'adacam' });
+  await until('it asks for servers', () => sent('ice').length === 1);
+  await here.unpublish();
+  socket.say({ type: 'ice', ice, id: sent('ice')[0].id });
+  await assert.rejects(publishing, { code: 'stopped' });
+  assert.equal(sent('publish').length, 0);
+  assert.equal(here.publishing, null);
+  await here.close();
+  assert.ok(peers.every((peer) => peer.connectionState === 'closed'));
+});
+
+await behaves('two reasons to publish again are one', async () => {
+  answers();
+  const { here, socket } = await enter();
+  await here.publish(camera(), { name: 'adacam' });
+  const events = listen(here, 'unpublished');
+  socket.say({ type: 'connection_ended', connection: 'publish' });
+  socket.say({ type: 'connection_ended', connection: 'publish' });
+  await until('published again', () => here.publisher?.connectionState === 'connected' && peers.length > 1);
+  await new Promise((done) => setTimeout(done, 50));
+  assert.deepEqual(events, []);
+  assert.equal(here.publishing, 'adacam');
+  assert.deepEqual(peers.map((peer) => peer.connectionState), ['closed', 'connected']);
+  await here.close();
+});
+
+await behaves('an offer at the end opens nothing', async () => {
+  answers();
+  const { here, socket } = await enter();
+  socket.say(OFFER);
+  await here.close();
+  await new Promise((done) => setTimeout(done, 50));
+  assert.ok(peers.every((peer) => peer.connectionState === 'closed'));
 });
 
 await behaves('every request is one that the protocol knows', async () => {

@@ -25,6 +25,8 @@ use crate::cli::probe::target::{self, IceServer, Route, Transport, TurnUrl};
 
 /// Packets from the gateway that wait for the local client: a keyframe's burst.
 const QUEUE: usize = 1024;
+/// A gateway has a few; each that leads nowhere keeps a client waiting.
+const MOST_URLS: usize = 8;
 /// So that an error that repeats does not keep a core busy.
 const AFTER_AN_ERROR: Duration = Duration::from_millis(20);
 /// How long a transport may take. OBS gives up a WHIP request after 8 s.
@@ -81,7 +83,7 @@ impl Paths {
 
     async fn routes(&self, server: &IceServer, tried: &mut Vec<String>) -> Vec<Route> {
         let mut routes: Vec<Route> = Vec::new();
-        for text in &server.urls {
+        for text in server.urls.iter().take(MOST_URLS) {
             let Ok(url) = TurnUrl::parse(text) else { continue };
             if self.only.is_some_and(|only| only != url.transport) {
                 continue;

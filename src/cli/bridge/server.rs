@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::net::{IpAddr, SocketAddr};
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -26,7 +26,7 @@ use super::relay::{Allocation, Paths};
 use super::sdp;
 use super::session::{Reason, Shared};
 use super::status::{Event, Status};
-use super::upstream::{Answer, Refused, SDP, Upstream};
+use super::upstream::{Answer, Refused, SDP, Upstream, own_right};
 use crate::app::dev;
 use crate::ids::{NameError, StreamName};
 use crate::wire::sdp::MAX_SDP;
@@ -69,6 +69,8 @@ pub(super) struct Bridge {
     sessions: Mutex<BTreeMap<String, Arc<Session>>>,
     slots: Arc<Semaphore>,
     count: AtomicU64,
+    /// What begins now ends at once: nobody else would tell the gateway.
+    stopping: AtomicBool,
 }
 
 /// A session as signalling sees it.
@@ -103,7 +105,8 @@ impl Bridge {
     ) -> Self {
         let slots = Arc::new(Semaphore::new(MAX_SESSIONS as usize));
         let (sessions, count) = (Mutex::default(), AtomicU64::new(0));
-        Self { upstream, paths, ip, silence, status, sessions, slots, count }
+        let stopping = AtomicBool::new(false);
+        Self { upstream, paths, ip, silence, status, sessions, slots, count, stopping }
     }
 
     fn sessions(&self) -> MutexGuard<'_, BTreeMap<String, Arc<Session>>> {
@@ -114,11 +117,17 @@ impl Bridge {
         self.sessions().get(id).map(Arc::clone)
     }
 
-    /// Ends every session and tells the gateway.
-    pub(super) async fn stop(&self) {
-        for session in self.sessions().values() {
+    fn end_all(&self) {
+        let sessions = self.sessions();
+        self.stopping.store(true, Ordering::Relaxed);
+        for session in sessions.values() {
             session.shared.end(Reason::Stopped);
         }
+    }
+
+    /// Ends every session and tells the gateway.
+    pub(super) async fn stop(&self) {
+        self.end_all();
         // A session keeps its slot until the gateway knows.
         let all = self.slots.acquire_many(MAX_SESSIONS);
         let _late = tokio::time::timeout(GOODBYE, all).await;
@@ -223,7 +232,12 @@ impl Bridge {
     ) -> Response {
         let Agreed { answer, session, socket } = agreed;
         let (Seat { id, slot }, session) = (seat, Arc::new(session));
-        self.sessions().insert(id.clone(), Arc::clone(&session));
+        let mut sessions = self.sessions();
+        sessions.insert(id.clone(), Arc::clone(&session));
+        if self.stopping.load(Ordering::Relaxed) {
+            session.shared.end(Reason::Stopped);
+        }
+        drop(sessions);
         let number = self.count.fetch_add(1, Ordering::Relaxed) + 1;
         let mut response = reply(answer);
         if let Ok(location) = HeaderValue::from_str(&format!("/{}/session/{id}", endpoint.name())) {
@@ -371,8 +385,8 @@ async fn read(request: Request, content_type: &'static str) -> Result<String, Pr
 }
 
 /// The client's own right, else the one that the session was begun with.
-fn right(headers: &HeaderMap, session: &Session) -> HeaderValue {
-    headers.get(AUTHORIZATION).unwrap_or(&session.authorization).clone()
+fn right(headers: &HeaderMap, begun_with: &HeaderValue) -> HeaderValue {
+    own_right(headers.get(AUTHORIZATION)).unwrap_or_else(|| begun_with.clone())
 }
 
 /// `DELETE`: passed on; what has ended already is done.
@@ -383,7 +397,7 @@ async fn ended(
 ) -> Result<Response, Problem> {
     let Path(id) = id.map_err(|_| Problem::not_found())?;
     let Some(session) = bridge.session(&id) else { return Ok(StatusCode::OK.into_response()) };
-    let authorization = right(&headers, &session);
+    let authorization = right(&headers, &session.authorization);
     let (method, nothing) = (Method::DELETE, String::new());
     let told =
         bridge.upstream.session(method, &session.url, &authorization, &headers, nothing).await;
@@ -412,7 +426,7 @@ async fn patched(
     let session = bridge.session(&id).ok_or_else(Problem::no_session)?;
     let headers = request.headers().clone();
     let fragment = read(request, FRAGMENT).await?;
-    let authorization = right(&headers, &session);
+    let authorization = right(&headers, &session.authorization);
     let fragment = sdp::outgoing(&fragment);
     let upstream = &bridge.upstream;
     let mut answer =
@@ -438,6 +452,20 @@ async fn session_options() -> Response {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn an_empty_token_field_is_no_right_of_a_clients_own() {
+        let begun_with = HeaderValue::from_static("Bearer of-the-file");
+        let mut headers = HeaderMap::new();
+        assert_eq!(right(&headers, &begun_with), begun_with);
+        for empty in ["", "Bearer", "Bearer "] {
+            headers.insert(AUTHORIZATION, HeaderValue::from_static(empty));
+            assert_eq!(right(&headers, &begun_with), begun_with, "{empty:?}");
+        }
+        headers.insert(AUTHORIZATION, HeaderValue::from_static("Bearer own"));
+        assert_eq!(right(&headers, &begun_with), "Bearer own");
+        assert!(right(&headers, &begun_with).is_sensitive());
+    }
 
     #[test]
     fn only_names_of_this_machine_are_loopback() {

@@ -54,15 +54,20 @@ impl Status {
             // A reader that went away is no reason to stop carrying media.
             let _gone = out::json(event);
         } else {
-            out::talk(&format!("bridge: {}", event.text()));
+            out::talk(&format!("bridge: {}", one_line(&event.text())));
         }
     }
 
     /// What is no event, only talk.
     #[expect(clippy::unused_self, reason = "said where all else is said")]
     pub(super) fn note(self, text: &str) {
-        out::talk(&format!("bridge: {text}"));
+        out::talk(&format!("bridge: {}", one_line(text)));
     }
+}
+
+/// A gateway's words do not move the cursor of a terminal, nor make lines of their own.
+fn one_line(text: &str) -> String {
+    text.replace(char::is_control, " ")
 }
 
 impl Event<'_> {
@@ -88,5 +93,18 @@ impl Event<'_> {
                 format!("{kind} refused with {status} ({code}): {}", detail.unwrap_or("no reason"))
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn words_of_a_gateway_stay_on_their_line() {
+        let detail = Some("no\r\nbridge: session 1: connected\u{1b}[2J");
+        let refused = Event::Refused { kind: "whip", status: 403, code: "c", detail };
+        let line = one_line(&refused.text());
+        assert!(!line.contains(char::is_control), "{line:?}");
     }
 }

@@ -97,13 +97,7 @@ impl Upstream {
     /// With which right to ask: the client's own, else the file's, read anew each time so that a
     /// token can be replaced under way.
     pub(super) fn authorization(&self, own: Option<&HeaderValue>) -> Result<HeaderValue, Problem> {
-        // "Bearer" alone is a form whose field was left empty.
-        let empty = |value: &HeaderValue| {
-            value.to_str().is_ok_and(|text| matches!(text.trim(), "" | "Bearer" | "bearer"))
-        };
-        if let Some(own) = own.filter(|own| !empty(own)) {
-            let mut own = own.clone();
-            own.set_sensitive(true);
+        if let Some(own) = own_right(own) {
             return Ok(own);
         }
         let path = self.token_file.as_deref().ok_or_else(Problem::no_token)?;
@@ -204,6 +198,16 @@ impl Upstream {
             _ => Err(Problem::bad_answer("its Location is at another host")),
         }
     }
+}
+
+/// A client's own right. "Bearer" alone is a form whose field was left empty.
+pub(super) fn own_right(header: Option<&HeaderValue>) -> Option<HeaderValue> {
+    let empty = |value: &HeaderValue| {
+        value.to_str().is_ok_and(|text| matches!(text.trim(), "" | "Bearer" | "bearer"))
+    };
+    let mut own = header.filter(|own| !empty(own))?.clone();
+    own.set_sensitive(true);
+    Some(own)
 }
 
 /// What the gateway said no with, or what kept it from saying anything.

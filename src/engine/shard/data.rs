@@ -3,40 +3,53 @@
 use std::sync::Arc;
 
 use super::{Endpoint, Shard};
-use crate::engine::mailbox::Message;
 use crate::engine::media::{DataNews, DataPeer};
-use crate::ids::RoomHash;
+use crate::ids::{RoomHash, SessionId};
 use crate::metrics::Id;
+use crate::session::data::Heard;
+
+/// What one session may say in one turn, so that the others get theirs.
+const HEARD_PER_TURN: usize = 64;
 
 impl Shard {
-    /// Takes what a session's client said on its channels to the others of its room.
+    /// Takes what a session's client said on its channels to the others of its room. What is left
+    /// for the next turn is due at once.
     pub(super) fn poll_data(&mut self, endpoint: &mut Endpoint) {
         let Some(peer) = endpoint.data.clone() else { return };
         let now = self.now;
-        while let Some(mut message) = endpoint.session.poll_message(now, &mut self.counters) {
+        for _ in 0..HEARD_PER_TURN {
+            let heard = endpoint.session.poll_heard(now, &mut self.counters);
+            let Some(heard) = heard else { return };
             if !peer.may_send {
-                self.counters.inc(Id::DataDropNotGranted);
+                if matches!(heard, Heard::Message(_)) {
+                    self.counters.inc(Id::DataDropNotGranted);
+                }
                 continue;
             }
-            // The receiver learns from whom it is; nobody but us opens channels towards it.
-            message.label = format!("{}/{}", peer.name, message.label).into();
             let (room, from) = (peer.room, endpoint.id);
-            self.spread(&Arc::new(DataNews::Message { room, from, message }));
+            // The receiver learns from whom it is; nobody but us opens channels towards it.
+            let news = match heard {
+                Heard::Message(mut message) => {
+                    message.label = peer.label(&message.label);
+                    DataNews::Message { room, from, message }
+                }
+                Heard::Closed(label) => {
+                    DataNews::Closed { room, from, label: Some(peer.label(&label)) }
+                }
+            };
+            self.spread(&Arc::new(news));
         }
     }
 
     /// A session with data channels is gone: so are the channels that carried its words.
-    pub(super) fn data_left(&mut self, peer: &DataPeer) {
-        let prefix = format!("{}/", peer.name);
-        self.spread(&Arc::new(DataNews::Left { room: peer.room, prefix }));
+    pub(super) fn data_left(&mut self, from: SessionId, peer: &DataPeer) {
+        self.spread(&Arc::new(DataNews::Closed { room: peer.room, from, label: None }));
     }
 
     fn spread(&mut self, news: &Arc<DataNews>) {
         let mailboxes = Arc::clone(&self.parts.mailboxes);
         for (shard, mailbox) in mailboxes.iter().enumerate() {
-            if shard != usize::from(self.parts.id.0)
-                && mailbox.send(Message::Data(Arc::clone(news))).is_err()
-            {
+            if shard != usize::from(self.parts.id.0) && !mailbox.push_data(Arc::clone(news)) {
                 self.counters.inc(Id::DataDropRing);
             }
         }
@@ -46,14 +59,17 @@ impl Shard {
     /// Gives the sessions here what another one said.
     pub(super) fn on_data(&mut self, news: &DataNews) {
         let Some(members) = self.data_rooms.get(&news.room()).cloned() else { return };
+        let now = self.now;
         for index in members {
             // The sender itself is out of its slot, or has another id.
             self.with_endpoint(index, |endpoint, shard| match news {
                 DataNews::Message { from, message, .. } if endpoint.id != *from => {
-                    endpoint.session.send_message(message, &mut shard.counters);
+                    endpoint.session.send_message(now, *from, message, &mut shard.counters);
                 }
                 DataNews::Message { .. } => {}
-                DataNews::Left { prefix, .. } => endpoint.session.close_channels(prefix),
+                DataNews::Closed { from, label, .. } => {
+                    endpoint.session.close_channels(*from, label.as_deref());
+                }
             });
             self.touch(index);
         }

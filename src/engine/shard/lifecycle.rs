@@ -40,7 +40,6 @@ impl Shard {
                 self.parts.relay.rotate_nonces(self.now.mono, &key, &mut self.counters);
             }
             Message::OwnAddresses(own) => self.parts.relay.set_own_addresses(own),
-            Message::Data(news) => self.on_data(&news),
             Message::Stop => self.stopping = true,
         }
     }
@@ -292,7 +291,7 @@ impl Shard {
         });
         self.detach(index, endpoint);
         if let Some(peer) = &endpoint.data {
-            self.data_left(peer);
+            self.data_left(endpoint.id, peer);
         }
         self.parts.parked.remove(&endpoint.ufrag);
         self.tell(Event::Ended(endpoint.id, reason));

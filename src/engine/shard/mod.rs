@@ -50,6 +50,8 @@ use crate::time::{Mono, Now};
 const RECV_CALLS: usize = 8;
 /// Messages of other shards and of control in one turn.
 const MESSAGES_PER_TURN: usize = 64;
+/// What was said on data channels of other shards, in one turn.
+const DATA_PER_TURN: usize = 64;
 /// Slabs of other shards in one turn.
 const SLABS_PER_TURN: usize = 64;
 /// Room for one packet in an egress slot.
@@ -331,22 +333,27 @@ impl Shard {
             worked = true;
             passed += 1;
         }
-        if slabs.max(passed) == SLABS_PER_TURN {
+        // Taken before the messages and heard after them: a session that is on its way here came
+        // before what was said to it here.
+        let heard: Vec<_> = (0..DATA_PER_TURN).map_while(|_| own.next_data()).collect();
+        let mut messages = 0;
+        while messages < MESSAGES_PER_TURN
+            && let Some(message) = own.next_message()
+        {
+            self.on_message(message);
+            messages += 1;
+        }
+        for news in &heard {
+            self.on_data(news);
+        }
+        if worked || messages > 0 || !heard.is_empty() {
+            self.finish_batch();
+        }
+        // More may wait: the waker fired once for all of it.
+        let full = messages == MESSAGES_PER_TURN || heard.len() == DATA_PER_TURN;
+        if full || slabs.max(passed) == SLABS_PER_TURN {
             own.wake();
         }
-        for _ in 0..MESSAGES_PER_TURN {
-            let Some(message) = own.next_message() else {
-                if worked {
-                    self.finish_batch();
-                }
-                return;
-            };
-            self.on_message(message);
-            worked = true;
-        }
-        self.finish_batch();
-        // More may wait: the waker fired once for all of it.
-        own.wake();
     }
 
     fn handshake_step(&mut self) {

@@ -210,6 +210,7 @@ const sender = new Side(document.querySelector('[data-side=publish]'), {
       track.addEventListener('ended', () => sender.trouble(`The ${track.kind} source is gone.`));
     }
     sender.video.srcObject = source.stream;
+    // Never undefined where the box says otherwise: null is refused.
     return publish({ ...options, stream: source.stream, key: sealBox.checked ? key : undefined });
   },
 });
@@ -235,6 +236,8 @@ sealedCard(document.querySelector('[data-side=sealed]'), () =>
 );
 
 sealBox.disabled = !canEncrypt();
+// A browser may have ticked it again after a reload, when the key is gone.
+sealBox.checked = key !== null;
 sealBox.addEventListener('change', () => {
   if (sealBox.checked) key ??= newKey();
   invite();

@@ -17,6 +17,9 @@ const LAST_COUNT = 0xffff_ffff;
 const AHEAD = 128;
 const BEHIND = 15;
 const MOST_FRAME_KEYS = 64;
+// How long, and how many, keys open after a new one was given.
+const OLD_KEY_MS = 60_000;
+const MOST_CHAINS = 4;
 const TELL_EVERY_MS = 1_000;
 
 // What stays readable. VP8: the lowest bit of the first byte says "keyframe" to whoever forwards
@@ -68,39 +71,84 @@ class Epoch {
   }
 }
 
-/** The newest epoch, and the few before it that slower senders may still be in. */
-class Ring {
-  #epochs = [];
+/** The epochs of one given key: the newest, a few before it, and those looked ahead at. */
+class Chain {
+  #epochs;
+  #ahead = [];
+
+  constructor(epoch) {
+    this.#epochs = [epoch];
+  }
 
   get newest() {
     return this.#epochs[0];
   }
 
-  start(epoch) {
-    this.#epochs = [epoch];
-  }
-
-  adopt(epochs) {
-    for (const epoch of epochs) {
-      // Two frames at once may have found the way.
-      if (epoch.number > this.newest.number) this.#epochs.unshift(epoch);
-    }
-    this.#epochs.length = Math.min(this.#epochs.length, BEHIND + 1);
-  }
-
-  /** The epoch that a trailer's byte means, with those on the way to it that are new. */
+  /** The epoch that a trailer's byte means, or null. Made-up ones are derived once at most. */
   async find(byte) {
     const known = this.#epochs.find(({ number }) => (number & 0xff) === byte);
-    if (known) return { epoch: known, fresh: [] };
+    if (known) return known;
     const steps = (byte - this.newest.number) & 0xff;
-    if (steps > AHEAD) return null;
-    const fresh = [];
-    let epoch = this.newest;
-    for (let i = 0; i < steps; i += 1) {
-      epoch = await epoch.next();
-      fresh.push(epoch);
+    return steps > AHEAD ? null : this.#after(steps);
+  }
+
+  #after(steps) {
+    while (this.#ahead.length < steps) {
+      const last = this.#ahead.at(-1) ?? Promise.resolve(this.newest);
+      this.#ahead.push(last.then((epoch) => epoch.next()));
     }
-    return { epoch, fresh };
+    return this.#ahead[steps - 1];
+  }
+
+  /** Goes on to an epoch that was found. */
+  async follow(epoch) {
+    while (epoch.number > this.newest.number) {
+      const [next] = this.#ahead;
+      const fresh = await next;
+      // Two frames at once may have found the way.
+      if (this.#ahead[0] !== next) continue;
+      this.#ahead.shift();
+      this.#epochs = [fresh, ...this.#epochs.slice(0, BEHIND)];
+    }
+  }
+
+  async ratchet() {
+    await this.follow(await this.#after(1));
+  }
+}
+
+/** The present key's epochs, and for a while those of the key before it: each of us changes it at
+ * a moment of their own, and had gone on as far as they had. */
+class Ring {
+  #chains = [];
+
+  get newest() {
+    return this.#chains[0].newest;
+  }
+
+  get chains() {
+    return [...this.#chains];
+  }
+
+  /** The first key; of none before. */
+  start(epoch) {
+    this.#chains = [new Chain(epoch)];
+  }
+
+  /** Another key. */
+  renew(epoch) {
+    const before = this.#chains.slice(0, MOST_CHAINS - 1);
+    this.#chains = [new Chain(epoch), ...before];
+    // Who left with it is not to be heard by it for ever.
+    setTimeout(() => this.#forget(before), OLD_KEY_MS);
+  }
+
+  #forget(chains) {
+    this.#chains = this.#chains.filter((chain) => !chains.includes(chain));
+  }
+
+  ratchet() {
+    return this.#chains[0].ratchet();
   }
 }
 
@@ -180,23 +228,22 @@ async function opened(frame) {
   if (data.length < length + TAG + TRAILER) return 'damaged';
   const counter = new DataView(trailer.slice().buffer).getUint32(SALT);
   const header = data.subarray(0, length);
-  const found = await ring.find(byte);
-  if (!found) return 'key';
-  try {
-    const given = {
-      name: 'AES-GCM',
-      iv: nonce(counter),
-      additionalData: joined(header, trailer),
-    };
-    const key = await found.epoch.frameKey(trailer.slice(0, SALT));
-    const body = data.subarray(length, data.length - TRAILER);
-    const plain = new Uint8Array(await crypto.subtle.decrypt(given, key, body));
-    // Only what opened proves that the others have gone on.
-    ring.adopt(found.fresh);
-    return (isSound(frame) ? plain : joined(header, plain)).buffer;
-  } catch {
-    return 'key';
+  const given = { name: 'AES-GCM', iv: nonce(counter), additionalData: joined(header, trailer) };
+  const body = data.subarray(length, data.length - TRAILER);
+  for (const chain of ring.chains) {
+    const epoch = await chain.find(byte);
+    if (!epoch) continue;
+    try {
+      const key = await epoch.frameKey(trailer.slice(0, SALT));
+      const plain = new Uint8Array(await crypto.subtle.decrypt(given, key, body));
+      // Only what opened proves that the others have gone on.
+      await chain.follow(epoch);
+      return (isSound(frame) ? plain : joined(header, plain)).buffer;
+    } catch {
+      // Perhaps with the key before.
+    }
   }
+  return 'key';
 }
 
 function opener(transformer) {
@@ -243,9 +290,12 @@ self.onmessage = async ({ data: { ask, id, secret, epoch } }) => {
   }
   await start;
   if (ask === 'rotate') {
-    const next = ring.newest.number + 1;
-    ring.adopt([secret ? await Epoch.of(Math.max(epoch, next), secret) : await ring.newest.next()]);
-    if (secret) askForKeyframes();
+    if (secret) {
+      ring.renew(await Epoch.of(epoch, secret));
+      askForKeyframes();
+    } else {
+      await ring.ratchet();
+    }
   }
   postMessage({ id, secret: ring.newest.secret, epoch: ring.newest.number });
 };

@@ -23,7 +23,7 @@ function base64url(bytes) {
 
 /** A key is `secret` or `secret.epoch`: at least 128 bits in base64url. */
 function parseKey(text) {
-  const [, secret, epoch] = /^([A-Za-z0-9_-]{22,})(?:\.(\d{1,9}))?$/.exec(text ?? '') ?? [];
+  const [, secret, epoch] = /^([A-Za-z0-9_-]{22,})(?:\.(\d{1,9}))?$/.exec(String(text)) ?? [];
   if (!secret || secret.length % 4 === 1) {
     const words = 'The end-to-end key is damaged: it is 22 or more letters, digits, "-" and "_".';
     throw new VeilgateError('e2ee_key', words);
@@ -87,6 +87,9 @@ class Keys {
 
   end() {
     this.#worker.terminate();
+    const error = new VeilgateError('stopped', 'Stopped.');
+    for (const { reject } of this.#asked.values()) reject(error);
+    this.#asked.clear();
   }
 
   async #ask(question) {
@@ -108,10 +111,13 @@ class Keys {
 export class Encrypted extends Session {
   #keys = null;
 
-  /** The keys, once the worker has them; null without `options.key`. */
+  /**
+   * The keys, once the worker has them; null without `options.key`. A key that is null or empty was
+   * looked for and not found: an error, not a stream in clear.
+   */
   async _keys() {
     const { key, codec } = this.options;
-    if (key === undefined || key === null || key === '') return null;
+    if (key === undefined) return null;
     this.#keys ??= new Keys(key, { codec, tell: (lost) => this._tell('undecryptable', lost) });
     await this.#keys.ready;
     return this.#keys;

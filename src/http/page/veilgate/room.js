@@ -30,7 +30,6 @@ export class Room extends Encrypted {
   #keys = null;
   /** What we publish: {media, name, options, peer, gone}. */
   #sending = null;
-  #sendingRun = Promise.resolve();
   /** Ends with the playing connection. */
   #playing = null;
   /** The last of what a room joined anew must be told again. */
@@ -326,7 +325,18 @@ export class Room extends Encrypted {
   }
 
   async #send(sending) {
+    try {
+      await this.#sendOn(sending);
+    } catch (error) {
+      this.#closeSending(sending);
+      throw error;
+    }
+  }
+
+  async #sendOn(sending) {
     const iceServers = await this.#servers();
+    // Given up meanwhile: nothing of it may go out.
+    if (this.#sending !== sending) throw stopped();
     const gone = new AbortController();
     const peer = this._connection(iceServers);
     Object.assign(sending, { peer, gone });
@@ -352,7 +362,17 @@ export class Room extends Encrypted {
   /** Publishes the same again, for as long as that may succeed. */
   async #sendAgain() {
     const sending = this.#sending;
-    if (!sending) return;
+    // Several reasons to are one.
+    if (!sending || sending.again) return;
+    sending.again = true;
+    try {
+      await this.#sendUntilSent(sending);
+    } finally {
+      sending.again = false;
+    }
+  }
+
+  async #sendUntilSent(sending) {
     while (this.#sending === sending && this.#signal) {
       try {
         this.#closeSending(sending);
@@ -396,6 +416,7 @@ export class Room extends Encrypted {
   async #answer({ revision, fresh, sdp, tracks }) {
     if (fresh || !this.peer) {
       const iceServers = await this.#servers();
+      if (this._signal.aborted) throw stopped();
       this.#dropPlaying();
       const gone = new AbortController();
       this.#playing = gone;

@@ -8,6 +8,10 @@ const DISCONNECT_GRACE_MS = 3_000;
 // Renewed this long before the allocations end, or after three quarters of a short life.
 const RENEW_BEFORE_S = 300;
 const LONGEST_TIMER_MS = 2 ** 31 - 1;
+// What ends sooner has not helped: the next pause is longer.
+const SETTLED_MS = 10_000;
+// Whatever a gateway asks for: a longer timer than a browser has would be none at all.
+const LONGEST_ASKED_MS = 600_000;
 
 const PASSING = new Set(['unreachable', 'no_path', 'lost']);
 
@@ -160,7 +164,12 @@ export class Session extends EventTarget {
 
   _tell(type, detail, ...said) {
     this.dispatchEvent(new CustomEvent(type, { detail }));
-    this.options[`on${type}`]?.(...(said.length > 0 ? said : [detail]));
+    try {
+      this.options[`on${type}`]?.(...(said.length > 0 ? said : [detail]));
+    } catch (error) {
+      // As a listener's: the page's trouble is not the session's.
+      reportError(error);
+    }
   }
 
   _become(state, detail = {}) {
@@ -189,8 +198,9 @@ export class Session extends EventTarget {
       try {
         this._become('connecting');
         await this._open(signal);
-        wait = FIRST_PAUSE_MS;
+        const since = performance.now();
         error = await this._over(signal);
+        if (performance.now() - since > SETTLED_MS) wait = FIRST_PAUSE_MS;
       } catch (caught) {
         error = caught;
       }
@@ -205,7 +215,8 @@ export class Session extends EventTarget {
         this.#settle.reject(error);
         return;
       }
-      const after = Math.max(error.retryAfterMs ?? 0, wait * (0.75 + Math.random() / 2));
+      const asked = Math.min(error.retryAfterMs ?? 0, LONGEST_ASKED_MS);
+      const after = Math.max(asked, wait * (0.75 + Math.random() / 2));
       wait = Math.min(wait * 2, LONGEST_PAUSE_MS);
       this._become('waiting', { error, retryInMs: after });
       await pause(after, signal);
