@@ -137,24 +137,32 @@ impl Data {
     pub fn handle(&mut self, now: Mono, packet: &[u8], counters: &mut Counters) {
         let verdict = self.gate.judge(now, packet, !self.readable.is_empty());
         match verdict {
-            Verdict::Pass => self.pass(now, Bytes::copy_from_slice(packet), counters),
+            Verdict::Pass => self.pass(now, Bytes::copy_from_slice(packet), None, counters),
+            Verdict::Begin(tsn) => {
+                self.pass(now, Bytes::copy_from_slice(packet), Some(tsn), counters);
+            }
             Verdict::Later { last } => self.gate.keep(last, Bytes::copy_from_slice(packet)),
             Verdict::Flood => counters.inc(Id::DataDropFlood),
             Verdict::Malformed => counters.inc(Id::DataDropMalformed),
         }
     }
 
-    fn pass(&mut self, now: Mono, packet: Bytes, counters: &mut Counters) {
+    fn pass(&mut self, now: Mono, packet: Bytes, begins: Option<u32>, counters: &mut Counters) {
         let at = self.instant(now);
         match self.endpoint.handle(at, PEER, None, None, packet) {
             None => counters.inc(Id::DataDropMalformed),
             Some((handle, DatagramEvent::NewAssociation(association))) => {
                 // A client that starts anew has forgotten the old one.
                 self.forget_association();
+                self.gate.begun(begins.unwrap_or_default());
                 self.association = Some((handle, Box::new(association)));
             }
             Some((handle, DatagramEvent::AssociationEvent(event))) => match &mut self.association {
-                Some((ours, association)) if *ours == handle => association.handle_event(event),
+                Some((ours, association))
+                    if *ours == handle && begins.is_none_or(|tsn| self.gate.is_again(tsn)) =>
+                {
+                    association.handle_event(event);
+                }
                 _ => counters.inc(Id::DataDropMalformed),
             },
         }
@@ -170,6 +178,8 @@ impl Data {
         self.closed.extend(std::mem::take(&mut self.theirs).into_values().map(|c| c.label));
         self.ours = Sending::default();
         self.readable.clear();
+        // Its acknowledgements are not those of the next.
+        self.waiting.clear();
         self.gate.forget();
     }
 
@@ -234,7 +244,7 @@ impl Data {
         if self.gate.is_due(!self.readable.is_empty())
             && let Some(packet) = self.gate.take()
         {
-            self.pass(now, packet, counters);
+            self.pass(now, packet, None, counters);
         }
         self.closed.pop_front().map(Heard::Closed)
     }

@@ -16,6 +16,14 @@ fn reset(request: u32, last: u32, stream: u16) -> Vec<u8> {
     chunk
 }
 
+fn init(flags: u8, tag: u32, tsn: u32) -> Vec<u8> {
+    let mut chunk = vec![1, flags, 0, 20];
+    chunk.extend(tag.to_be_bytes());
+    chunk.extend([0, 1, 0, 0, 0, 9, 0, 9]);
+    chunk.extend(tsn.to_be_bytes());
+    chunk
+}
+
 /// What the client sent last.
 fn established() -> (Pair, u32) {
     let mut pair = Pair::connected();
@@ -36,6 +44,30 @@ fn a_forward_tsn_over_half_of_all_numbers_is_dropped() {
     // One that a client with much under way may send is not.
     pair.inject(&forward(last.wrapping_add(1)));
     assert_eq!(pair.counters.get(Id::DataDropFlood), 1);
+}
+
+#[test]
+fn an_init_that_the_library_does_not_take_moves_nothing() {
+    let (mut pair, last) = established();
+    let far = last.wrapping_add(i32::MAX as u32);
+    // Its flags must be 0, and its verification tag too.
+    pair.inject(&init(1, 7, far));
+    pair.inject(&forward(far));
+    assert_eq!(pair.data.gate.acknowledged(), last);
+    assert_eq!(pair.counters.get(Id::DataDropFlood), 1);
+}
+
+#[test]
+fn an_init_sent_again_with_another_number_is_dropped() {
+    let (mut pair, _) = established();
+    pair.tag = 0;
+    pair.inject(&init(0, 7, 1_000));
+    assert_eq!(pair.data.gate.acknowledged(), 999);
+    let before = pair.counters.get(Id::DataDropMalformed);
+    pair.inject(&init(0, 7, 2_000_000_000));
+    assert_eq!(pair.counters.get(Id::DataDropMalformed), before + 1);
+    pair.inject(&init(0, 7, 1_000));
+    assert_eq!(pair.counters.get(Id::DataDropMalformed), before + 1);
 }
 
 #[test]
@@ -95,14 +127,8 @@ fn a_gap_report_over_everything_again_and_again_is_dropped() {
 fn associations_begun_in_a_loop_are_dropped_beyond_a_rate() {
     let (mut pair, _) = established();
     pair.tag = 0;
-    let init = |tag: u32| {
-        let mut chunk = vec![1, 0, 0, 20];
-        chunk.extend(tag.to_be_bytes());
-        chunk.extend([0, 1, 0, 0, 0, 9, 0, 9, 0, 0, 0, 1]);
-        chunk
-    };
     for tag in 1..2_000 {
-        pair.inject(&init(tag));
+        pair.inject(&init(0, tag, 1));
         pair.drain();
     }
     assert!(pair.counters.get(Id::DataDropFlood) > 1_500);

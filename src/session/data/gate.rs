@@ -28,6 +28,8 @@ const INIT_WORK: u32 = 32;
 pub(super) enum Verdict {
     /// The library may have it.
     Pass,
+    /// It begins an association, whose first DATA will have this number.
+    Begin(u32),
     /// It resets streams: once what came before it has been read.
     Later {
         /// The number up to which DATA must have arrived.
@@ -43,6 +45,8 @@ pub(super) enum Verdict {
 pub(super) struct Gate {
     work: u32,
     refilled: Mono,
+    /// The first DATA's number.
+    first: u32,
     /// What we last acknowledged.
     acknowledged: u32,
     /// DATA chunks in the library, read by nobody yet.
@@ -55,7 +59,15 @@ pub(super) struct Gate {
 impl Gate {
     /// `window` is ours, in bytes, while nothing waits to be read.
     pub(super) const fn new(window: u32) -> Self {
-        Self { work: WORK, refilled: Mono::ZERO, acknowledged: 0, unread: 0, waiting: None, window }
+        Self {
+            work: WORK,
+            refilled: Mono::ZERO,
+            first: 0,
+            acknowledged: 0,
+            unread: 0,
+            waiting: None,
+            window,
+        }
     }
 
     pub(super) fn judge(&mut self, now: Mono, packet: &[u8], something_to_read: bool) -> Verdict {
@@ -93,9 +105,9 @@ impl Gate {
         }
         let Some(left) = self.work.checked_sub(work) else { return Verdict::Flood };
         self.work = left;
+        // An INIT is alone.
         if let Some(tsn) = start {
-            self.forget();
-            self.acknowledged = tsn.wrapping_sub(1);
+            return Verdict::Begin(tsn);
         }
         match reset {
             Some(last) if something_to_read || self.ahead(last) > 0 => Verdict::Later { last },
@@ -147,6 +159,18 @@ impl Gate {
                 self.unread = self.unread.min(self.window.saturating_sub(window) as usize);
             }
         }
+    }
+
+    /// The library has begun an association with this INIT.
+    pub(super) fn begun(&mut self, tsn: u32) {
+        self.forget();
+        self.first = tsn;
+        self.acknowledged = tsn.wrapping_sub(1);
+    }
+
+    /// An INIT sent again says the same: the library would believe another.
+    pub(super) const fn is_again(&self, tsn: u32) -> bool {
+        self.first == tsn
     }
 
     /// The association is gone; its client has the same right to work as before.
