@@ -23,6 +23,7 @@ mod arrivals;
 mod cache;
 mod choice;
 mod clock;
+mod dependencies;
 mod descriptor;
 mod encodings;
 mod keyframe;
@@ -95,6 +96,9 @@ pub struct PacketHead {
     pub ends: bool,
     /// A receiver of only the temporal layers below may take this one from here on.
     pub sync: bool,
+    /// A receiver of this packet's frame may take this temporal layer, and those below, from the
+    /// next picture on. 0: that is not told.
+    pub up_to: u8,
     /// The layer's own extended sequence; never the same for two payloads.
     pub sequence: u64,
     /// The layer's media clock, continued across a change of its SSRC.

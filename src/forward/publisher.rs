@@ -124,7 +124,12 @@ impl Publisher {
             counters.inc(Id::ForwardDropMalformed);
             return None;
         }
-        let keyframe = starts_keyframe(spec.codec.name, payload);
+        let told = spec.extensions.dependency_descriptor.and_then(|id| rtp.extension(id));
+        let told = told.and_then(|value| track.dependencies.read(placed.sequence, value));
+        let (place, keyframe) = told.unwrap_or_else(|| {
+            let codec = spec.codec.name;
+            (describe(codec, payload), starts_keyframe(codec, payload))
+        });
         if keyframe {
             track.on_keyframe(placed.extended, counters);
         }
@@ -136,13 +141,13 @@ impl Publisher {
         {
             self.level = self.meter.on_packet(now.mono, value).or(self.level);
         }
-        let place = describe(spec.codec.name, payload);
         let head = PacketHead {
             track: found.layer.track,
             layer: found.layer.layer,
             spatial: place.spatial,
             temporal: place.temporal,
             sync: place.sync,
+            up_to: place.up_to,
             ends: place.ends,
             sequence: placed.sequence,
             timestamp: placed.timestamp,

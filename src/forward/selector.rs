@@ -70,6 +70,8 @@ pub(crate) struct Selector {
     since: Option<Mono>,
     runs: Runs,
     edit: Edit,
+    /// The temporal layer that may be sent from the next picture on.
+    rise: u8,
     /// Random part of the outgoing timestamps.
     base: u32,
     /// Of the newest packet sent: the source's timestamp, what aligns it, our timestamp and time,
@@ -101,6 +103,7 @@ impl Selector {
             since: None,
             runs: Runs::new(first),
             edit: Edit::default(),
+            rise: 0,
             base,
             picture: None,
             align: 0,
@@ -248,6 +251,10 @@ impl Selector {
         let last = self.runs.current().map_or(0, |run| run.last);
         let before = self.edit;
         let begins = self.picture != Some(head.timestamp);
+        if head.sequence != last + 1 {
+            // What is missing may be of the layer to rise to.
+            self.rise = 0;
+        }
         if begins {
             let edit = &mut self.edit;
             let next = edit.temporal.saturating_add(1);
@@ -259,7 +266,13 @@ impl Selector {
                 edit.temporal = limit.temporal;
             } else if head.sync && head.temporal == next && next <= limit.temporal {
                 edit.temporal = next;
+            } else {
+                edit.temporal = edit.temporal.max(self.rise.min(limit.temporal));
             }
+            self.rise = if self.edit.passes(head) { head.up_to } else { 0 };
+        } else if self.edit.passes(head) {
+            // What one of its spatial layers forbids is forbidden.
+            self.rise = self.rise.min(head.up_to);
         }
         if head.sequence - last > MAX_STEP {
             // Numbers go on behind the last.
@@ -333,6 +346,7 @@ impl Selector {
             Some(before) => self.continued(now, head, payload, before == head.layer),
         };
         self.edit = Edit { spatial: self.spatial(limit), temporal: limit.temporal, ..edit };
+        self.rise = head.up_to;
         self.sending = true;
         self.since = None;
         self.picture = None;
