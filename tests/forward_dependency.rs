@@ -12,6 +12,8 @@ use veilgate::wire::media::{Codec, CodecName, Extensions, MediaKind, TrackSpec};
 use veilgate::wire::rtp::Rtp;
 
 const DESCRIPTOR: u8 = 12;
+/// Its id towards the player.
+const TAKEN: u8 = 7;
 /// Temporal layer of each picture of a period of four.
 const PATTERN: [u8; 4] = [0, 2, 1, 2];
 /// AV1's aggregation header: of no keyframe, as the descriptor has to tell it.
@@ -21,6 +23,7 @@ const AGGREGATION: u8 = 0x10;
 type Got = (u8, u8, u8, bool, u16);
 
 struct Film {
+    taken: Option<u8>,
     rig: Rig,
     player: Player,
     cache: Cache,
@@ -36,6 +39,11 @@ struct Film {
 
 impl Film {
     fn new(templates: &'static [Template]) -> Self {
+        Self::with(templates, Some(TAKEN))
+    }
+
+    /// `taken`: the id by which the player takes descriptors.
+    fn with(templates: &'static [Template], taken: Option<u8>) -> Self {
         let codec = Codec { name: CodecName::Av1, fmtp: Vec::new() };
         let extensions = Extensions {
             mid: Some(MID),
@@ -44,9 +52,12 @@ impl Film {
         };
         let video = TrackSpec { codec, extensions, ..video_spec() };
         let stream = stream_of(vec![audio_spec(), video]);
+        let mut spec = play(&stream, &[VIDEO], false);
+        spec.tracks[0].extensions.dependency_descriptor = taken;
         Self {
+            taken,
             rig: Rig::new(&stream),
-            player: Player::new(play(&stream, &[VIDEO], false), rng(3), at(0)),
+            player: Player::new(spec, rng(3), at(0)),
             cache: Cache::new(MediaKind::Video),
             templates,
             offset: 50,
@@ -119,7 +130,11 @@ impl Film {
         };
         self.sent.push(slot[..len].to_vec());
         let rtp = Rtp::parse(&slot[..len]).expect("valid");
-        assert_eq!(rtp.extension(DESCRIPTOR), None, "players get no descriptor");
+        let came = Rtp::parse(packet).expect("valid").extension(DESCRIPTOR);
+        let told = self.taken.and_then(|id| rtp.extension(id));
+        let filler = rtp.payload().is_empty();
+        assert_eq!(told, came.filter(|_| self.taken.is_some() && !filler));
+        assert_eq!(rtp.extension(9), Some(&b"m1"[..]), "beside the others");
         // Empty: a filler.
         if let [_, picture, spatial, temporal, _] = *rtp.payload() {
             self.got.push((spatial, temporal, picture, rtp.marker(), rtp.sequence()));
@@ -208,6 +223,14 @@ fn spatial_layers_of_av1_go_down_at_any_picture_and_up_at_a_keyframe() {
     assert_eq!(spatials(&film.got[from..]), [0]);
     assert_eq!(spatials(&film.play(2)), [0, 1, 2]);
     assert!(!film.wants());
+}
+
+#[test]
+fn a_player_without_descriptors_gets_the_lowest_spatial_layer() {
+    let mut film = Film::with(&L3T3_KEY, None);
+    let got = film.play(8);
+    assert_eq!((spatials(&got), temporals(&got)), (vec![0], vec![0, 1, 2]));
+    assert!(!film.wants(), "no keyframe would bring more");
 }
 
 #[test]

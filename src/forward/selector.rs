@@ -52,6 +52,8 @@ pub(crate) struct Selector {
     clock_rate: u32,
     /// Simulcast layers.
     layers: u8,
+    /// The player can make nothing of more than the lowest spatial layer.
+    flat: bool,
     wish: Wish,
     target: Option<Target>,
     /// Of both; `None`: nothing is sent.
@@ -84,13 +86,21 @@ pub(crate) struct Selector {
 }
 
 impl Selector {
-    /// Outgoing numbers start with `first`; timestamps are shifted by `base`.
-    pub(crate) fn new(source: &TrackSpec, first: u64, base: u32, now: Mono) -> Self {
+    /// Outgoing numbers start with `first`; timestamps are shifted by `base`. `described`: the
+    /// player takes dependency descriptors.
+    pub(crate) fn new(
+        source: &TrackSpec,
+        described: bool,
+        first: u64,
+        base: u32,
+        now: Mono,
+    ) -> Self {
         Self {
             codec: source.codec.name,
             kind: source.kind,
             clock_rate: source.codec.name.clock_rate(),
             layers: source.rids.len().clamp(1, MAX_LAYERS) as u8,
+            flat: source.extensions.dependency_descriptor.is_some() && !described,
             wish: Wish::default(),
             target: Some(Target::BEST),
             limit: Some(Target::BEST),
@@ -129,7 +139,11 @@ impl Selector {
 
     /// The spatial layer that a keyframe would bring, at most. Of simulcast each layer has one.
     fn spatial(&self, limit: Target) -> u8 {
-        if self.layers > 1 { u8::MAX } else { limit.spatial }
+        match (self.flat, self.layers > 1) {
+            (true, _) => 0,
+            (false, true) => u8::MAX,
+            (false, false) => limit.spatial,
+        }
     }
 
     fn set_limit(&mut self) {
@@ -256,9 +270,9 @@ impl Selector {
             self.rise = 0;
         }
         if begins {
+            let spatial = self.spatial(limit);
             let edit = &mut self.edit;
             let next = edit.temporal.saturating_add(1);
-            let spatial = if self.layers > 1 { u8::MAX } else { limit.spatial };
             if head.keyframe || spatial < edit.spatial {
                 edit.spatial = spatial;
             }

@@ -152,8 +152,13 @@ pub fn play(
         };
         let (offered, codec) =
             matching(media, &track.codec).ok_or_else(|| lacks(section, kind, &track.codec))?;
+        // Chromium decodes no more than the lowest spatial layer without it. Encodings of simulcast
+        // number their frames each for itself: whoever changes between them is better off without.
+        let described = track.extensions.dependency_descriptor.is_some()
+            && track.rids.is_empty()
+            && media.extmap_allow_mixed;
         let (extensions, answered) =
-            extensions(media, offered.feedback, false, Direction::receives);
+            extensions(media, offered.feedback, described, Direction::receives);
         let rtx_pt = media.rtx_of(offered.pt).filter(|pt| usable(*pt) && offered.feedback.nack);
         let red = red_of(media, kind).filter(|_| track.red_pt.is_some());
         let spec = PlayTrackSpec {

@@ -177,13 +177,26 @@ fn publishers_of_av1_are_asked_for_its_dependency_descriptor() {
 }
 
 #[test]
-fn players_of_av1_are_sent_no_dependency_descriptor() {
+fn players_of_av1_take_the_descriptor_that_its_publisher_sends() {
     let text = &offers()["chromium156-recvonly"];
     let lines = format!("a=extmap:12 {DEPENDENCY_DESCRIPTOR}\r\na=rtcp-mux\r\n");
-    let offer = Offer::parse(&text.replace("a=rtcp-mux\r\n", &lines)).expect("parses");
-    let (spec, plan) = play(&offer, &video(CodecName::Av1, &[]), &mut rng()).expect("agreed");
-    assert_eq!(spec.tracks[0].extensions.dependency_descriptor, None);
-    assert!(!write(&plan).contains(DEPENDENCY_DESCRIPTOR));
+    let text = text.replace("a=rtcp-mux\r\n", &lines);
+    let taken = |text: &str, described: bool, rids: &[&str]| {
+        let mut stream = video(CodecName::Av1, &[]);
+        let track = &mut Arc::make_mut(&mut stream).tracks[0];
+        track.extensions.dependency_descriptor = described.then_some(3);
+        track.rids = rids.iter().map(|rid| (*rid).to_owned()).collect();
+        let offer = Offer::parse(text).expect("parses");
+        let (spec, plan) = play(&offer, &stream, &mut rng()).expect("agreed");
+        let taken = spec.tracks[0].extensions.dependency_descriptor;
+        assert_eq!(write(&plan).contains(DEPENDENCY_DESCRIPTOR), taken.is_some());
+        assert_eq!(write(&plan).contains("a=extmap-allow-mixed"), taken.is_some());
+        taken
+    };
+    assert_eq!(taken(&text, true, &[]), Some(12));
+    assert_eq!(taken(&text, false, &[]), None);
+    assert_eq!(taken(&text, true, &["q", "f"]), None, "encodings number their frames apart");
+    assert_eq!(taken(&text.replace("a=extmap-allow-mixed\r\n", ""), true, &[]), None);
 }
 
 #[test]
