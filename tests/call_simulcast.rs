@@ -1,4 +1,4 @@
-//! A page publishes three layers, by simulcast or VP9 SVC; three players get one each, then change.
+//! A page publishes three layers, by simulcast or SVC; three players get one each, then change.
 
 mod common;
 
@@ -111,6 +111,17 @@ fn spatial_layers_of_vp9_are_chosen_like_those_of_simulcast() {
     let mut plan = plan(&gateway, &encodings, &pinned_then_moving());
     plan["codec"] = json!("vp9");
     three_sizes_and_no_freeze(&Tool::node(&gateway, "simulcast.mjs", &plan).result());
+}
+
+#[test]
+fn spatial_layers_of_av1_are_chosen_by_its_dependency_descriptor() {
+    let gateway = Gateway::start(2);
+    let encodings = json!([{ "scalabilityMode": "L3T3_KEY", "maxBitrate": 1_000_000 }]);
+    let mut plan = plan(&gateway, &encodings, &pinned_then_moving());
+    plan["codec"] = json!("av1");
+    let result = Tool::node(&gateway, "simulcast.mjs", &plan).result();
+    assert_eq!(result["sent"][0]["mode"], "L3T3_KEY", "{result:#}");
+    three_sizes_and_no_freeze(&result);
 }
 
 #[test]

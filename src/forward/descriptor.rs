@@ -10,6 +10,8 @@ pub(crate) struct Place {
     pub(crate) temporal: u8,
     /// Who takes only the temporal layers below may take this one from here on.
     pub(crate) sync: bool,
+    /// Who takes this one may take this temporal layer from the next picture on.
+    pub(crate) up_to: u8,
     /// The last packet of its spatial layer's frame.
     pub(crate) ends: bool,
 }
@@ -192,7 +194,7 @@ mod tests {
     fn vp9_fields_are_read_and_shifted_in_place() {
         // Long picture id, layers (T 2, U, S 1, D), TL0PICIDX; the frame ends.
         let packet = [0xA4, 0x80, 0x05, 0x53, 0x09, 0xAA];
-        let place = Place { spatial: 1, temporal: 2, sync: true, ends: true };
+        let place = Place { spatial: 1, temporal: 2, sync: true, ends: true, up_to: 0 };
         assert_eq!(describe(CodecName::Vp9, &packet), place);
         let shifts = Shifts { picture: 0x7FFF, tl0: 1, key: 9 };
         let mut shifted = packet;

@@ -23,6 +23,7 @@ mod arrivals;
 mod cache;
 mod choice;
 mod clock;
+mod dependencies;
 mod descriptor;
 mod encodings;
 mod keyframe;
@@ -53,9 +54,14 @@ pub use rates::RateMeter;
 /// any datagram a client can receive.
 pub const MAX_PAYLOAD: usize = 1400;
 
+/// Longest dependency descriptor that passes to players, bytes: Chromium's with nine decode targets
+/// and three chains has 92.
+pub const MAX_DESCRIPTOR: usize = 112;
+
 /// Most bytes a written RTP packet has more than its payload: header, extensions (mid of 16, level,
-/// orientation, delay, transport-wide number) and the original sequence number of RTX.
-pub const MAX_OVERHEAD: usize = 12 + 4 + 28 + 2;
+/// orientation, delay, transport-wide number; each a byte more in the two-byte form, where a
+/// dependency descriptor comes with them) and the original sequence number of RTX.
+pub const MAX_OVERHEAD: usize = 12 + 4 + 28 + 8 + (2 + MAX_DESCRIPTOR) + 2;
 
 /// Most layers of a track, by simulcast or spatial; and most temporal ones.
 pub const MAX_LAYERS: usize = 4;
@@ -80,6 +86,41 @@ pub struct Meta {
     pub playout_delay: Option<[u8; 3]>,
 }
 
+/// The dependency descriptor of a packet as it came; empty: it had none that passes.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub struct Dependency {
+    len: u8,
+    bytes: [u8; MAX_DESCRIPTOR],
+}
+
+impl Default for Dependency {
+    fn default() -> Self {
+        Self { len: 0, bytes: [0; MAX_DESCRIPTOR] }
+    }
+}
+
+impl std::fmt::Debug for Dependency {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_tuple("Dependency").field(&self.bytes()).finish()
+    }
+}
+
+impl Dependency {
+    /// Empty where it is longer than [`MAX_DESCRIPTOR`].
+    pub(crate) fn new(value: &[u8]) -> Self {
+        let mut new = Self::default();
+        if let Some(bytes) = new.bytes.get_mut(..value.len()) {
+            bytes.copy_from_slice(value);
+            new.len = value.len() as u8;
+        }
+        new
+    }
+
+    pub(crate) fn bytes(&self) -> Option<&[u8]> {
+        self.bytes.get(..usize::from(self.len)).filter(|bytes| !bytes.is_empty())
+    }
+}
+
 /// A packet of a track without its payload. Copied to other shards beside the payload.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub struct PacketHead {
@@ -95,6 +136,9 @@ pub struct PacketHead {
     pub ends: bool,
     /// A receiver of only the temporal layers below may take this one from here on.
     pub sync: bool,
+    /// A receiver of this packet's frame may take this temporal layer, and those below, from the
+    /// next picture on. 0: that is not told.
+    pub up_to: u8,
     /// The layer's own extended sequence; never the same for two payloads.
     pub sequence: u64,
     /// The layer's media clock, continued across a change of its SSRC.
@@ -109,6 +153,8 @@ pub struct PacketHead {
     pub keyframe: bool,
     /// Extension values.
     pub meta: Meta,
+    /// Of AV1, for players who take it.
+    pub dependency: Dependency,
 }
 
 /// A packet taken from a publisher.

@@ -107,7 +107,13 @@ impl Player {
             Some(PlayTrack {
                 kind: source.kind,
                 codec: source.codec.name,
-                selector: Selector::new(source, first, rng.random(), now.mono),
+                selector: Selector::new(
+                    source,
+                    play.extensions.dependency_descriptor.is_some(),
+                    first,
+                    rng.random(),
+                    now.mono,
+                ),
                 rtx_sequence: rng.random_range(0..FIRST_SEQUENCE as u16),
                 repeat_budget: REPEAT_BURST,
                 repeats: vec![(u64::MAX, Mono::ZERO); REPEAT_MEMORY].into_boxed_slice(),

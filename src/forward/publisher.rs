@@ -21,7 +21,7 @@ use super::level::{Level, Meter};
 use super::red;
 use super::routes::Routes;
 use super::track::Track;
-use super::{LayerId, MAX_PAYLOAD, MediaPacket, Meta, PacketHead};
+use super::{Dependency, LayerId, MAX_PAYLOAD, MediaPacket, Meta, PacketHead};
 
 /// What we say a publisher without transport-wide feedback may send, bits per second and video
 /// track. Steady: it lifts a browser off its start of 300 kbit/s.
@@ -124,7 +124,12 @@ impl Publisher {
             counters.inc(Id::ForwardDropMalformed);
             return None;
         }
-        let keyframe = starts_keyframe(spec.codec.name, payload);
+        let value = spec.extensions.dependency_descriptor.and_then(|id| rtp.extension(id));
+        let told = value.and_then(|value| track.dependencies.read(placed.sequence, value));
+        let (place, keyframe) = told.unwrap_or_else(|| {
+            let codec = spec.codec.name;
+            (describe(codec, payload), starts_keyframe(codec, payload))
+        });
         if keyframe {
             track.on_keyframe(placed.extended, counters);
         }
@@ -136,13 +141,13 @@ impl Publisher {
         {
             self.level = self.meter.on_packet(now.mono, value).or(self.level);
         }
-        let place = describe(spec.codec.name, payload);
         let head = PacketHead {
             track: found.layer.track,
             layer: found.layer.layer,
             spatial: place.spatial,
             temporal: place.temporal,
             sync: place.sync,
+            up_to: place.up_to,
             ends: place.ends,
             sequence: placed.sequence,
             timestamp: placed.timestamp,
@@ -151,6 +156,7 @@ impl Publisher {
             redundant,
             keyframe,
             meta,
+            dependency: value.map(Dependency::new).unwrap_or_default(),
         };
         Some(MediaPacket { head, payload: range })
     }

@@ -60,6 +60,7 @@ pub(crate) fn write(
         extensions.video_orientation.zip(orientation.as_ref().map(<[u8; 1]>::as_slice)),
         extensions.playout_delay.zip(head.meta.playout_delay.as_ref().map(<[u8; 3]>::as_slice)),
         extensions.transport_cc.zip(transport.as_ref().map(<[u8; 2]>::as_slice)),
+        extensions.dependency_descriptor.zip(head.dependency.bytes().filter(|_| !empty)),
     ];
     let mut len = header.write(slot, elements.into_iter().flatten())?;
     if let Some(original) = numbers.original {

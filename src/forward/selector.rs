@@ -52,6 +52,8 @@ pub(crate) struct Selector {
     clock_rate: u32,
     /// Simulcast layers.
     layers: u8,
+    /// The player can make nothing of more than the lowest spatial layer.
+    flat: bool,
     wish: Wish,
     target: Option<Target>,
     /// Of both; `None`: nothing is sent.
@@ -70,6 +72,8 @@ pub(crate) struct Selector {
     since: Option<Mono>,
     runs: Runs,
     edit: Edit,
+    /// The temporal layer that may be sent from the next picture on.
+    rise: u8,
     /// Random part of the outgoing timestamps.
     base: u32,
     /// Of the newest packet sent: the source's timestamp, what aligns it, our timestamp and time,
@@ -82,13 +86,21 @@ pub(crate) struct Selector {
 }
 
 impl Selector {
-    /// Outgoing numbers start with `first`; timestamps are shifted by `base`.
-    pub(crate) fn new(source: &TrackSpec, first: u64, base: u32, now: Mono) -> Self {
+    /// Outgoing numbers start with `first`; timestamps are shifted by `base`. `described`: the
+    /// player takes dependency descriptors.
+    pub(crate) fn new(
+        source: &TrackSpec,
+        described: bool,
+        first: u64,
+        base: u32,
+        now: Mono,
+    ) -> Self {
         Self {
             codec: source.codec.name,
             kind: source.kind,
             clock_rate: source.codec.name.clock_rate(),
             layers: source.rids.len().clamp(1, MAX_LAYERS) as u8,
+            flat: source.extensions.dependency_descriptor.is_some() && !described,
             wish: Wish::default(),
             target: Some(Target::BEST),
             limit: Some(Target::BEST),
@@ -101,6 +113,7 @@ impl Selector {
             since: None,
             runs: Runs::new(first),
             edit: Edit::default(),
+            rise: 0,
             base,
             picture: None,
             align: 0,
@@ -126,7 +139,11 @@ impl Selector {
 
     /// The spatial layer that a keyframe would bring, at most. Of simulcast each layer has one.
     fn spatial(&self, limit: Target) -> u8 {
-        if self.layers > 1 { u8::MAX } else { limit.spatial }
+        match (self.flat, self.layers > 1) {
+            (true, _) => 0,
+            (false, true) => u8::MAX,
+            (false, false) => limit.spatial,
+        }
     }
 
     fn set_limit(&mut self) {
@@ -248,10 +265,14 @@ impl Selector {
         let last = self.runs.current().map_or(0, |run| run.last);
         let before = self.edit;
         let begins = self.picture != Some(head.timestamp);
+        if head.sequence != last + 1 {
+            // What is missing may be of the layer to rise to.
+            self.rise = 0;
+        }
         if begins {
+            let spatial = self.spatial(limit);
             let edit = &mut self.edit;
             let next = edit.temporal.saturating_add(1);
-            let spatial = if self.layers > 1 { u8::MAX } else { limit.spatial };
             if head.keyframe || spatial < edit.spatial {
                 edit.spatial = spatial;
             }
@@ -259,7 +280,13 @@ impl Selector {
                 edit.temporal = limit.temporal;
             } else if head.sync && head.temporal == next && next <= limit.temporal {
                 edit.temporal = next;
+            } else {
+                edit.temporal = edit.temporal.max(self.rise.min(limit.temporal));
             }
+            self.rise = if self.edit.passes(head) { head.up_to } else { 0 };
+        } else if self.edit.passes(head) {
+            // What one of its spatial layers forbids is forbidden.
+            self.rise = self.rise.min(head.up_to);
         }
         if head.sequence - last > MAX_STEP {
             // Numbers go on behind the last.
@@ -333,6 +360,7 @@ impl Selector {
             Some(before) => self.continued(now, head, payload, before == head.layer),
         };
         self.edit = Edit { spatial: self.spatial(limit), temporal: limit.temporal, ..edit };
+        self.rise = head.up_to;
         self.sending = true;
         self.since = None;
         self.picture = None;

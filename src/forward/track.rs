@@ -8,6 +8,7 @@ use crate::time::{Mono, Now};
 use crate::wire::media::{MediaKind, TrackSpec};
 use crate::wire::rtcp::ReportBlock;
 
+use super::dependencies::Dependencies;
 use super::nack::Missing;
 use super::receive_window::{ReceiveWindow, Verdict};
 
@@ -62,6 +63,7 @@ pub(crate) struct Track {
     /// What makes a timestamp of this layer one of the track's clock.
     pub(crate) align: u32,
     pub(crate) missing: Missing,
+    pub(crate) dependencies: Dependencies,
     keyframe_wish: bool,
     keyframe_asked: Option<Mono>,
     /// Requests since the last packet.
@@ -81,6 +83,7 @@ impl Track {
             report: None,
             align: 0,
             missing: Missing::new(spec.nack),
+            dependencies: Dependencies::default(),
             keyframe_wish: false,
             keyframe_asked: None,
             unheard: 0,

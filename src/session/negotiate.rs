@@ -88,7 +88,9 @@ pub fn publish(offer: &Offer) -> Result<(Vec<TrackSpec>, AnswerPlan), Refusal> {
             return inactive(section, media);
         }
         let (offered, codec) = first_codec(media).ok_or_else(|| no_codec(section, kind))?;
-        let (extensions, answered) = extensions(media, offered.feedback, Direction::sends);
+        let described = codec.name == CodecName::Av1;
+        let (extensions, answered) =
+            extensions(media, offered.feedback, described, Direction::sends);
         let primary = media.fid.first().copied();
         let ssrc = primary.map(|(ssrc, _)| ssrc).or_else(|| media.ssrcs.first().copied());
         let rtx_pt = media.rtx_of(offered.pt).filter(|pt| usable(*pt));
@@ -150,7 +152,13 @@ pub fn play(
         };
         let (offered, codec) =
             matching(media, &track.codec).ok_or_else(|| lacks(section, kind, &track.codec))?;
-        let (extensions, answered) = extensions(media, offered.feedback, Direction::receives);
+        // Chromium decodes no more than the lowest spatial layer without it. Encodings of simulcast
+        // number their frames each for itself: whoever changes between them is better off without.
+        let described = track.extensions.dependency_descriptor.is_some()
+            && track.rids.is_empty()
+            && media.extmap_allow_mixed;
+        let (extensions, answered) =
+            extensions(media, offered.feedback, described, Direction::receives);
         let rtx_pt = media.rtx_of(offered.pt).filter(|pt| usable(*pt) && offered.feedback.nack);
         let red = red_of(media, kind).filter(|_| track.red_pt.is_some());
         let spec = PlayTrackSpec {
@@ -265,6 +273,8 @@ fn accept(
     // feedback.
     let transport_cc = extensions.iter().any(|extension| extension.uri == TRANSPORT_CC);
     let remb = offered.feedback.remb && !transport_cc;
+    // A descriptor with its structure is longer than the one-byte form carries.
+    let long = extensions.iter().any(|extension| extension.uri == DEPENDENCY_DESCRIPTOR);
     let mut codecs = vec![AnsweredCodec {
         pt: offered.pt,
         name: encoding_name(codec.name),
@@ -289,6 +299,7 @@ fn accept(
         rtcp_rsize: media.rtcp_rsize,
         codecs,
         extensions,
+        extmap_allow_mixed: long && media.extmap_allow_mixed,
         rids: Vec::new(),
         outgoing: None,
     })
@@ -373,14 +384,18 @@ const RID: &str = "urn:ietf:params:rtp-hdrext:sdes:rtp-stream-id";
 const REPAIRED_RID: &str = "urn:ietf:params:rtp-hdrext:sdes:repaired-rtp-stream-id";
 const TRANSPORT_CC: &str =
     "http://www.ietf.org/id/draft-holmer-rmcat-transport-wide-cc-extensions-01";
+const DEPENDENCY_DESCRIPTOR: &str =
+    "https://aomediacodec.github.io/av1-rtp-spec/#dependency-descriptor-rtp-header-extension";
 /// Longest mid a one-byte header extension carries (RFC 8285 section 4.2), in bytes.
 const MAX_SENT_MID: usize = 16;
 
-/// The extensions of a section that we take, with ids that fit a one-byte header (1 to 14);
+/// The extensions of a section that we take, with ids that fit a one-byte header (1 to 14), the
+/// dependency descriptor only where it is read (`described`);
 /// `flows` tells whether a direction the client restricted one to is the one of the media.
 fn extensions(
     media: &MediaSection,
     feedback: Feedback,
+    described: bool,
     flows: impl Fn(Direction) -> bool,
 ) -> (Extensions, Vec<AnsweredExtension>) {
     let mut taken = Extensions::default();
@@ -396,6 +411,9 @@ fn extensions(
             RID if media.rids.len() > 1 => (&mut taken.rid, RID),
             REPAIRED_RID if media.rids.len() > 1 => (&mut taken.repaired_rid, REPAIRED_RID),
             TRANSPORT_CC if feedback.transport_cc => (&mut taken.transport_cc, TRANSPORT_CC),
+            DEPENDENCY_DESCRIPTOR if described => {
+                (&mut taken.dependency_descriptor, DEPENDENCY_DESCRIPTOR)
+            }
             _ => continue,
         };
         let id_is_free = !answered.iter().any(|known| known.id == offered.id);

@@ -2,6 +2,7 @@
 
 pub mod channel_data;
 pub mod dcep;
+pub mod dependency;
 #[doc(hidden)]
 pub mod fuzz;
 pub mod media;

@@ -193,14 +193,21 @@ pub struct Header {
 }
 
 impl Header {
-    /// Writes the header with one-byte extension elements at the start of `slot` and returns its
-    /// length; `None` when it does not fit. Elements that the one-byte form cannot carry (id not
-    /// 1 to 14, value not 1 to 16 bytes) are left out.
+    /// Writes the header with extension elements at the start of `slot` and returns its length;
+    /// `None` when it does not fit. They have the one-byte form, or the two-byte one when a value
+    /// has more than 16 bytes. Elements with an id not 1 to 14, or a value not 1 to 255 bytes, are
+    /// left out.
     pub fn write<'e>(
         &self,
         slot: &mut [u8],
-        extensions: impl IntoIterator<Item = (u8, &'e [u8])>,
+        extensions: impl IntoIterator<Item = (u8, &'e [u8]), IntoIter: Clone>,
     ) -> Option<usize> {
+        let extensions = extensions.into_iter();
+        let fits = |(id, value): &(u8, &[u8])| {
+            (1..=14).contains(id) && (1..=usize::from(u8::MAX)).contains(&value.len())
+        };
+        let extensions = extensions.filter(fits);
+        let long = extensions.clone().any(|(_, value)| value.len() > 16);
         let (fixed, rest) = slot.split_first_chunk_mut::<FIXED_HEADER>()?;
         fixed[0] = 0x80;
         fixed[1] = (self.payload_type & 0x7F) | (u8::from(self.marker) << 7);
@@ -209,15 +216,17 @@ impl Header {
         fixed[8..12].copy_from_slice(&self.ssrc.to_be_bytes());
         let mut used = 0;
         for (id, value) in extensions {
-            if !(1..=14).contains(&id) || !(1..=16).contains(&value.len()) {
-                continue;
+            let mut element = rest.get_mut(4 + used..)?;
+            let length = value.len() as u8;
+            if long {
+                element.split_off_first_mut().map(|head| *head = id)?;
+                element.split_off_first_mut().map(|head| *head = length)?;
+            } else {
+                // The length field holds the count less one (RFC 8285 section 4.2).
+                element.split_off_first_mut().map(|head| *head = (id << 4) | (length - 1))?;
             }
-            let element = rest.get_mut(4 + used..)?;
-            let (head, element) = element.split_first_mut()?;
-            // The length field holds the count less one (RFC 8285 section 4.2).
-            *head = (id << 4) | (value.len() as u8 - 1);
             element.get_mut(..value.len())?.copy_from_slice(value);
-            used += 1 + value.len();
+            used += 1 + usize::from(long) + value.len();
         }
         if used == 0 {
             return Some(FIXED_HEADER);
@@ -226,7 +235,7 @@ impl Header {
         rest.get_mut(4 + used..4 + padded)?.fill(0);
         let words = u16::try_from(padded / 4).ok()?;
         let (preamble, _) = rest.split_first_chunk_mut::<4>()?;
-        preamble[..2].copy_from_slice(&ONE_BYTE.to_be_bytes());
+        preamble[..2].copy_from_slice(&if long { TWO_BYTE } else { ONE_BYTE }.to_be_bytes());
         preamble[2..].copy_from_slice(&words.to_be_bytes());
         fixed[0] |= 0x10;
         Some(FIXED_HEADER + 4 + padded)
@@ -262,6 +271,17 @@ mod tests {
         assert_eq!(rtp.extension(4), Some(&[1, 2, 3][..]));
         assert_eq!((rtp.extension(15), rtp.extension(2), rtp.extension(0)), (None, None, None));
         assert_eq!((rtp.payload(), rtp.payload_range()), (&[0xFF; 3][..], 24..27));
+    }
+
+    #[test]
+    fn a_long_value_makes_all_elements_two_byte_ones() {
+        let mut slot = [0xFF; 64];
+        let value = [7; 17];
+        let len = HEADER.write(&mut slot, [(1, &b"0"[..]), (12, &value[..])]).expect("fits");
+        assert_eq!(len, 12 + 4 + 24);
+        let rtp = Rtp::parse(&slot[..len + 3]).expect("valid");
+        assert_eq!((rtp.extension(1), rtp.extension(12)), (Some(&b"0"[..]), Some(&value[..])));
+        assert_eq!((rtp.payload(), rtp.elements().count()), (&[0xFF; 3][..], 2));
     }
 
     #[test]

@@ -73,7 +73,15 @@ function prepare({ name, token, encodings, codec, video }) {
       document.body.append(video);
       const target = new MediaStream();
       link.addTransceiver('audio', { direction: 'recvonly' });
-      prefer(link.addTransceiver('video', { direction: 'recvonly' }), RTCRtpReceiver);
+      const receiving = link.addTransceiver('video', { direction: 'recvonly' });
+      prefer(receiving, RTCRtpReceiver);
+      // Without it Chromium decodes only the lowest spatial layer of AV1.
+      const extensions = receiving.getHeaderExtensionsToNegotiate?.() ?? [];
+      const descriptor = extensions.find((e) => /dependency-descriptor/.test(e.uri));
+      if (descriptor && codec === 'av1') {
+        descriptor.direction = 'sendrecv';
+        receiving.setHeaderExtensionsToNegotiate(extensions);
+      }
       link.ontrack = ({ track }) => {
         target.addTrack(track);
         video.srcObject = target;

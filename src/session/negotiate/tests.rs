@@ -148,6 +148,58 @@ fn simulcast_of_browsers_is_agreed_by_rid() {
 }
 
 #[test]
+fn publishers_of_av1_are_asked_for_its_dependency_descriptor() {
+    let descriptor = |id| format!("a=extmap:{id} {DEPENDENCY_DESCRIPTOR}\r\n");
+    let simulcast = offers()["chromium156-sendonly-simulcast"].clone();
+    let (audio, video) = simulcast.split_once("SAVPF 96 ").expect("VP8 comes first");
+    let av1 = format!("{audio}SAVPF 45 96 {video}");
+    let publish = |text: &str| publish(&Offer::parse(text).expect("parses")).expect("agreed");
+    let (tracks, plan) = publish(&av1);
+    assert_eq!(tracks[1].codec.name, CodecName::Av1);
+    assert_eq!(tracks[1].extensions.dependency_descriptor, Some(12));
+    let answer = write(&plan);
+    assert!(answer.contains(&descriptor(12)), "{answer}");
+    // Its structures need the two-byte form, which audio does not.
+    let (audio, video) = answer.split_once("m=video").expect("a video");
+    assert!(!audio.contains("a=extmap-allow-mixed"), "{answer}");
+    assert_eq!(video.matches("a=extmap-allow-mixed\r\n").count(), 1, "{answer}");
+    let (_, plan) = publish(&av1.replace("a=extmap-allow-mixed\r\n", ""));
+    assert!(!write(&plan).contains("a=extmap-allow-mixed"));
+    // Of the section, as Firefox says it.
+    let own = av1.replace("a=extmap-allow-mixed\r\n", "");
+    let own = own.replace(&descriptor(12), &format!("a=extmap-allow-mixed\r\n{}", descriptor(12)));
+    assert!(write(&publish(&own).1).contains("a=extmap-allow-mixed\r\n"));
+    // Other codecs tell their layers themselves.
+    let (tracks, plan) = publish(&simulcast);
+    assert_eq!(tracks[1].extensions.dependency_descriptor, None);
+    let answer = write(&plan);
+    assert!(!answer.contains(DEPENDENCY_DESCRIPTOR) && !answer.contains("allow-mixed"), "{answer}");
+}
+
+#[test]
+fn players_of_av1_take_the_descriptor_that_its_publisher_sends() {
+    let text = &offers()["chromium156-recvonly"];
+    let lines = format!("a=extmap:12 {DEPENDENCY_DESCRIPTOR}\r\na=rtcp-mux\r\n");
+    let text = text.replace("a=rtcp-mux\r\n", &lines);
+    let taken = |text: &str, described: bool, rids: &[&str]| {
+        let mut stream = video(CodecName::Av1, &[]);
+        let track = &mut Arc::make_mut(&mut stream).tracks[0];
+        track.extensions.dependency_descriptor = described.then_some(3);
+        track.rids = rids.iter().map(|rid| (*rid).to_owned()).collect();
+        let offer = Offer::parse(text).expect("parses");
+        let (spec, plan) = play(&offer, &stream, &mut rng()).expect("agreed");
+        let taken = spec.tracks[0].extensions.dependency_descriptor;
+        assert_eq!(write(&plan).contains(DEPENDENCY_DESCRIPTOR), taken.is_some());
+        assert_eq!(write(&plan).contains("a=extmap-allow-mixed"), taken.is_some());
+        taken
+    };
+    assert_eq!(taken(&text, true, &[]), Some(12));
+    assert_eq!(taken(&text, false, &[]), None);
+    assert_eq!(taken(&text, true, &["q", "f"]), None, "encodings number their frames apart");
+    assert_eq!(taken(&text.replace("a=extmap-allow-mixed\r\n", ""), true, &[]), None);
+}
+
+#[test]
 fn simulcast_that_packets_could_not_tell_apart_is_one_encoding() {
     let text = &offers()["chromium156-sendonly-simulcast"];
     let without = |what: &str| {

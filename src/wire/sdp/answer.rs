@@ -54,6 +54,8 @@ pub struct Accepted {
     pub codecs: Vec<AnsweredCodec>,
     /// Header extensions.
     pub extensions: Vec<AnsweredExtension>,
+    /// `a=extmap-allow-mixed` (RFC 8285 section 6), where offered and of use.
+    pub extmap_allow_mixed: bool,
     /// Simulcast layers we receive (RFC 8853), as offered.
     pub rids: Vec<String>,
     /// What we send, if we do.
@@ -194,6 +196,9 @@ impl Accepted {
         }
         for codec in &self.codecs {
             codec.write(out)?;
+        }
+        if self.extmap_allow_mixed {
+            out.write_str("a=extmap-allow-mixed\r\n")?;
         }
         for extension in &self.extensions {
             write!(out, "a=extmap:{}", extension.id)?;

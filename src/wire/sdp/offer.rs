@@ -102,6 +102,8 @@ pub struct MediaSection {
     pub codecs: Vec<OfferedCodec>,
     /// Its header extensions.
     pub extensions: Vec<HeaderExtension>,
+    /// `a=extmap-allow-mixed` (RFC 8285 section 6): their elements may have the two-byte form.
+    pub extmap_allow_mixed: bool,
     /// Its SSRCs in order.
     pub ssrcs: Vec<u32>,
     /// Its `a=ssrc-group:FID`: a stream and its retransmissions.
@@ -239,7 +241,9 @@ impl Offer {
         let tagged = transports.into_iter().nth(tag).ok_or(ParseError::NoSections)?;
         // RFC 8829 section 5.2.1: only the tagged section says how RTCP travels.
         let (mux, rsize) = media.get(tag).map_or((false, false), |m| (m.rtcp_mux, m.rtcp_rsize));
+        let mixed = description.attributes.iter().any(|a| a.key == "extmap-allow-mixed");
         for section in &mut media {
+            section.extmap_allow_mixed |= mixed;
             if section.mid.as_ref().is_some_and(|mid| bundle.contains(mid)) {
                 section.rtcp_mux |= mux;
                 section.rtcp_rsize |= rsize;
@@ -469,6 +473,7 @@ impl MediaSection {
             first_format: name.formats.first().and_then(|f| payload_type(f)),
             codecs: Vec::new(),
             extensions: Vec::new(),
+            extmap_allow_mixed: has("extmap-allow-mixed"),
             ssrcs: Vec::new(),
             fid: Vec::new(),
             rids: Vec::new(),

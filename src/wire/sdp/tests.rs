@@ -126,6 +126,7 @@ fn two_media_addresses_give_two_candidates_of_falling_priority() {
         rtcp_rsize: false,
         codecs: Vec::new(),
         extensions: Vec::new(),
+        extmap_allow_mixed: false,
         rids: Vec::new(),
         outgoing: None,
     };

@@ -86,8 +86,15 @@ export class Stream extends Encrypted {
         this._tell('track', { stream: target, track }, target, track);
       });
       for (const kind of ['video', 'audio']) {
-        const { receiver } = peer.addTransceiver(kind, { direction: 'recvonly' });
-        keys?.open(receiver);
+        const transceiver = peer.addTransceiver(kind, { direction: 'recvonly' });
+        // Without it Chromium decodes only the lowest spatial layer of AV1.
+        const extensions = transceiver.getHeaderExtensionsToNegotiate?.() ?? [];
+        const descriptor = extensions.find(({ uri }) => uri.includes('#dependency-descriptor'));
+        if (descriptor) {
+          descriptor.direction = 'sendrecv';
+          transceiver.setHeaderExtensionsToNegotiate(extensions);
+        }
+        keys?.open(transceiver.receiver);
       }
     }
 
