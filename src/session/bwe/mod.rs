@@ -12,6 +12,7 @@ mod history;
 mod loss;
 mod probe;
 mod rate;
+mod standing;
 #[cfg(test)]
 mod tests;
 
@@ -26,6 +27,7 @@ use history::{Fate, History};
 use loss::Loss;
 use probe::Prober;
 use rate::{Rate, Seen};
+use standing::Standing;
 
 /// The estimate before anything is known, bits per second.
 pub const START: u64 = 500_000;
@@ -72,6 +74,7 @@ struct Arrival {
 pub struct Estimator {
     history: History,
     delay: Delay,
+    standing: Standing,
     loss: Loss,
     rate: Rate,
     prober: Prober,
@@ -117,6 +120,7 @@ impl Estimator {
         Self {
             history: History::default(),
             delay: Delay::new(),
+            standing: Standing::new(),
             loss: Loss::default(),
             rate: Rate::new(START as f64),
             prober: Prober::default(),
@@ -207,6 +211,7 @@ impl Estimator {
             self.newest = self.newest.max(arrival.at);
             if arrival.probe == 0 {
                 self.delay.on_packet(millis(arrival.sent), arrival.at);
+                self.standing.on_packet(millis(arrival.sent), arrival.at);
             } else {
                 // What a burst piles up is the burst's doing.
                 self.delay.cut();
@@ -225,6 +230,7 @@ impl Estimator {
         let seen = Seen {
             now: at,
             usage: self.delay.usage(),
+            stands: self.standing.stands(),
             acked: self.acked.rate(self.newest).map(|acked| acked / kept),
             recent: self.acked.recent(self.newest).map(|acked| acked / kept),
             sent: self.sent.rate(at),
@@ -288,6 +294,12 @@ impl Estimator {
     #[must_use]
     pub const fn is_proven(&self) -> bool {
         self.rate.decreased().is_some() || (self.heard.is_none() && self.remb.is_some())
+    }
+
+    /// Whether the player has sent transport-wide feedback.
+    #[must_use]
+    pub const fn is_heard(&self) -> bool {
+        self.heard.is_some()
     }
 
     /// Round trip with the player's delay of its feedback.

@@ -9,6 +9,8 @@ pub(super) const LEAST: f64 = 30_000.0;
 pub(super) const MOST: f64 = 100_000_000.0;
 /// Share of what arrives to which overuse brings the rate down.
 const DOWN: f64 = 0.85;
+/// And a queue that stands.
+const STANDING: f64 = 0.92;
 /// Growth in one second while the limit is unknown.
 const UP: f64 = 1.08;
 /// Without probes the rate goes no further above what arrives than this.
@@ -50,6 +52,8 @@ impl Capacity {
 pub(super) struct Seen {
     pub(super) now: f64,
     pub(super) usage: Usage,
+    /// A queue neither grows nor shrinks.
+    pub(super) stands: bool,
     /// What arrives.
     pub(super) acked: Option<f64>,
     /// The same over a shorter time: what the path carries when a queue grows, while what was sent
@@ -101,6 +105,10 @@ impl Rate {
     }
 
     pub(super) fn on_feedback(&mut self, seen: &Seen) {
+        if seen.stands && seen.usage != Usage::Over {
+            self.stand(seen);
+            return;
+        }
         match seen.usage {
             Usage::Over => self.decrease(seen),
             // What has piled up flows off first.
@@ -137,6 +145,17 @@ impl Rate {
         }
         self.set(self.bits.min(target));
         self.decreased = Some(seen.now);
+        self.changed = Some(seen.now);
+    }
+
+    /// Of a full path what arrives is what it carries; a little less lets it empty.
+    fn stand(&mut self, seen: &Seen) {
+        self.holding = true;
+        let Some(acked) = seen.acked.filter(|_| !self.is_limited(seen.sent)) else { return };
+        if STANDING * acked < self.bits {
+            self.set(STANDING * acked);
+            self.decreased = Some(seen.now);
+        }
         self.changed = Some(seen.now);
     }
 
