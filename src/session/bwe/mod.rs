@@ -55,6 +55,9 @@ const SILENCE_LEAST: f64 = 0.4;
 const MOST_CHANCE: f64 = 0.1;
 /// Most packets of one message that are sorted and looked at.
 const BATCH: usize = 512;
+/// What a lost message may have told of: packets, ms.
+const MOST_FILLED: u64 = 256;
+const LONGEST_FILLED: f64 = 600.0;
 /// Bytes of headers around a packet that a bottleneck sees: IP, UDP, TURN.
 const HEADERS: usize = 32;
 
@@ -86,6 +89,8 @@ pub struct Estimator {
     reference: Option<(u32, i64)>,
     /// Newest arrival, ms.
     newest: f64,
+    /// The number behind the last of which there was news.
+    told: u64,
     rtt: f64,
     heard: Option<Mono>,
     /// The estimate then.
@@ -129,6 +134,7 @@ impl Estimator {
             batch: Vec::new(),
             reference: None,
             newest: 0.0,
+            told: 0,
             rtt: 200.0,
             heard: None,
             carried: 0.0,
@@ -178,7 +184,12 @@ impl Estimator {
         self.batch.clear();
         let (mut arrived, mut lost, mut taken_back) = (0, 0, 0);
         let mut latest: Option<Mono> = None;
+        let (before, mut first) = (self.told, None);
         for (number, micros) in feedback.packets() {
+            if let Some(whole) = self.history.whole(number) {
+                first.get_or_insert(whole);
+                self.told = self.told.max(whole + 1);
+            }
             let Some((sent, before)) = self.history.on_fate(number, micros.is_some()) else {
                 continue;
             };
@@ -206,6 +217,9 @@ impl Estimator {
             self.rtt += (now.since(latest).as_secs_f64() * 1e3 - self.rtt) / 8.0;
         }
         self.batch.sort_unstable_by(|a, b| a.at.total_cmp(&b.at));
+        if let (Some(first), Some(arrival)) = (first, self.batch.first()) {
+            self.fill(before..first, arrival.at);
+        }
         for arrival in &self.batch {
             self.acked.add(arrival.at, u64::from(arrival.size));
             self.newest = self.newest.max(arrival.at);
@@ -220,6 +234,23 @@ impl Estimator {
         }
         if arrived > 0 {
             self.decide(now);
+        }
+    }
+
+    /// A message was lost, with its news of these packets: as if they had arrived evenly up to
+    /// `end`, or the path would look slower by what it does not tell.
+    fn fill(&mut self, numbers: std::ops::Range<u64>, end: f64) {
+        let count = numbers.end.saturating_sub(numbers.start);
+        let (begin, span) = (self.newest, end - self.newest);
+        if numbers.start == 0 || count > MOST_FILLED || !(0.0..=LONGEST_FILLED).contains(&span) {
+            return;
+        }
+        let kept = 1.0 - self.loss.latest();
+        for (n, number) in numbers.enumerate() {
+            if let Some(size) = self.history.assume(number) {
+                let at = begin + span * (n + 1) as f64 / (count + 1) as f64;
+                self.acked.add(at, (f64::from(size) * kept) as u64);
+            }
         }
     }
 
