@@ -34,7 +34,7 @@ pub const START: u64 = 500_000;
 /// The first bursts, in multiples of it.
 const FIRST_PROBES: [f64; 2] = [3.0, 6.0];
 /// Between two bursts that look for room for a layer.
-const PROBE_EVERY: [Duration; 2] = [Duration::from_millis(1_500), Duration::from_millis(3_000)];
+const PROBE_EVERY: [Duration; 2] = [Duration::from_millis(1_500), Duration::from_millis(2_500)];
 /// After a decrease the path is left alone.
 const CALM: f64 = 1_500.0;
 /// A burst asks for no more than this many times the estimate.
@@ -43,8 +43,8 @@ const FURTHEST: f64 = 4.0;
 const LEAST_PROBE: f64 = 1_500_000.0;
 /// A burst that brought this share of what it asked for found the room.
 const SUCCESS: f64 = 0.85;
-/// A burst that found less than this share of the estimate speaks against it.
-const DISPROVED: f64 = 0.85;
+/// A burst that found less than this share of the estimate speaks against it, and is repeated.
+const DISPROVED: f64 = 0.95;
 /// Sent for so long without a word of any packet, the path is taken to be stuck.
 const SILENCE: Duration = Duration::from_millis(1_500);
 const SILENCE_STEP: Duration = Duration::from_millis(500);
@@ -258,10 +258,12 @@ impl Estimator {
         let at = millis(now);
         // What is lost by chance took its share of the path too.
         let kept = 1.0 - self.loss.latest().min(MOST_CHANCE);
+        let full = self.standing.stands();
+        let full = full.and_then(|long| self.acked.over_last(self.newest, long));
         let seen = Seen {
             now: at,
             usage: self.delay.usage(),
-            stands: self.standing.stands(),
+            full,
             acked: self.acked.rate(self.newest).map(|acked| acked / kept),
             recent: self.acked.recent(self.newest).map(|acked| acked / kept),
             sent: self.sent.rate(at),
@@ -270,7 +272,7 @@ impl Estimator {
         };
         self.rate.on_feedback(&seen);
         if let Some(factor) = self.loss.verdict(at) {
-            self.rate.on_loss(at, factor);
+            self.rate.on_loss(at, factor, self.acked.rate(self.newest));
         }
         self.judge(now);
     }
@@ -283,7 +285,7 @@ impl Estimator {
             return;
         };
         let success = found.bits >= SUCCESS * found.asked;
-        // Twice far below the estimate: it was never put to the test.
+        // Twice below the estimate: it was never put to the test.
         let disproved = found.bits < DISPROVED * self.rate.bits();
         if disproved && let Some(before) = self.disproof.replace(found.bits) {
             let acked = self.acked.rate(self.newest).unwrap_or_default();
@@ -295,7 +297,8 @@ impl Estimator {
         if self.delay.usage() != Usage::Over {
             self.rate.on_probe(millis(now), found.bits, !success);
         }
-        let pause = PROBE_EVERY[usize::from(self.probe_failed && !success)];
+        let again = self.disproof.is_some() || success || !self.probe_failed;
+        let pause = PROBE_EVERY[usize::from(!again)];
         self.probe_failed = !success;
         // What was found possible is followed up at once.
         self.next_probe = Some(if success { now } else { now.plus(pause) });
@@ -388,7 +391,9 @@ impl Estimator {
         if first.is_some() {
             self.first_probes += 1;
         }
-        if wanted <= rate || !calm || self.delay.usage() == Usage::Over {
+        // A burst into a queue that stands is lost, and says nothing.
+        let busy = self.delay.usage() == Usage::Over || self.standing.stands().is_some();
+        if wanted <= rate || !calm || busy {
             self.next_probe = Some(now.plus(PROBE_EVERY[0] / 3));
             return;
         }
@@ -408,7 +413,7 @@ impl Estimator {
             } else if self.heard.is_some() && now.since(self.silence) >= SILENCE_STEP {
                 self.silence = now;
                 if self.rate.bits() > SILENCE_LEAST * self.carried {
-                    self.rate.on_loss(millis(now), SILENCE_FACTOR);
+                    self.rate.on_loss(millis(now), SILENCE_FACTOR, None);
                 }
             }
         }

@@ -3,7 +3,7 @@
 //! is far above the least there was.
 
 /// How far back the floors look at least, ms; at most twice as far.
-const BASE: f64 = 8_000.0;
+const BASE: f64 = 5_000.0;
 const RECENT: f64 = 400.0;
 /// A queue stands when the least delay of late is so much above the least known, ms, for so long.
 const HIGH: f64 = 60.0;
@@ -38,12 +38,12 @@ pub(super) struct Standing {
     base: Floor,
     recent: Floor,
     since: Option<f64>,
-    stands: bool,
+    newest: f64,
 }
 
 impl Standing {
     pub(super) const fn new() -> Self {
-        Self { base: Floor::new(), recent: Floor::new(), since: None, stands: false }
+        Self { base: Floor::new(), recent: Floor::new(), since: None, newest: 0.0 }
     }
 
     /// A packet arrived; in order of arrival.
@@ -53,12 +53,13 @@ impl Standing {
         let recent = self.recent.add(arrival, delay, RECENT);
         let since = (recent - base > HIGH).then(|| self.since.unwrap_or(arrival));
         self.since = since;
-        self.stands = since.is_some_and(|since| arrival - since >= LONG);
+        self.newest = arrival;
     }
 
-    /// What arrives meanwhile is what the path carries.
-    pub(super) const fn stands(&self) -> bool {
-        self.stands
+    /// For how long a queue has stood, ms; what arrived meanwhile is what the path carries.
+    pub(super) fn stands(&self) -> Option<f64> {
+        let long = self.since.map(|since| self.newest - since);
+        long.filter(|long| *long >= LONG)
     }
 }
 
@@ -74,7 +75,7 @@ mod tests {
                 let jitter = at * 7_919 % 120;
                 standing.on_packet(at as f64, (at + delay + jitter) as f64);
             }
-            standing.stands()
+            standing.stands().is_some()
         };
         assert!(!feed(0, 5_000, 30));
         assert!(!feed(5_000, 5_600, 130));
