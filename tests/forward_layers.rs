@@ -270,13 +270,7 @@ fn options_are_what_the_wish_allows_with_their_rates() {
     rates.bps[0] = [50, 80, 100, 0];
     rates.bps[2] = [500, 0, 900, 0];
     let target = |spatial, temporal| Target { spatial, temporal };
-    let all = [
-        (target(0, 0), 50),
-        (target(0, 1), 80),
-        (target(0, 2), 100),
-        (target(2, 0), 500),
-        (target(2, 2), 900),
-    ];
+    let all = [(target(0, 0), 50), (target(0, 1), 80), (target(0, 2), 100), (target(2, 2), 900)];
     let player = &mut film.scene.player;
     assert_eq!(player.options(0, &rates), all);
     player.set_wish(0, Wish { spatial: Some(1), temporal: Some(1), paused: false });

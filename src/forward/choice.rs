@@ -44,16 +44,20 @@ impl Wish {
         })
     }
 
-    /// The choices that the wish allows with their rates, ascending by rate of what they show: by
-    /// spatial, then by temporal layer.
+    /// The choices that the wish allows with their rates, ascending. A smaller picture comes before
+    /// fewer pictures: only of the smallest are temporal layers left out.
     pub(crate) fn options(&self, rates: &TrackRates) -> Vec<(Target, u32)> {
         let Some(limit) = self.limit(Some(Target::BEST)) else { return Vec::new() };
         let mut all = Vec::with_capacity(MAX_LAYERS * MAX_LAYERS);
-        for (spatial, row) in (0u8..).zip(&rates.bps) {
-            for (temporal, bps) in (0u8..).zip(row) {
-                if *bps > 0 && spatial <= limit.spatial && temporal <= limit.temporal {
-                    all.push((Target { spatial, temporal }, *bps));
-                }
+        for (spatial, row) in (0u8..).zip(&rates.bps).take(1 + usize::from(limit.spatial)) {
+            let smallest = all.is_empty();
+            let sent = (0u8..).zip(row).take(1 + usize::from(limit.temporal));
+            let sent = sent.filter(|(_, bps)| **bps > 0);
+            let choice = |(temporal, bps): (u8, &u32)| (Target { spatial, temporal }, *bps);
+            if smallest {
+                all.extend(sent.map(choice));
+            } else {
+                all.extend(sent.last().map(choice));
             }
         }
         all
