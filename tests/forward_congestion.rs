@@ -313,9 +313,8 @@ struct World {
     count: u64,
     loss: f64,
     keys: BTreeSet<u8>,
-    /// Paths estimated, and those of them that were estimated wrongly.
+    /// Paths whose estimate was looked at.
     estimated: u32,
-    off: Vec<String>,
 }
 
 impl World {
@@ -344,7 +343,6 @@ impl World {
             loss: [0.0, 0.005][rng.random_range(0..2)],
             keys: BTreeSet::new(),
             estimated: 0,
-            off: Vec::new(),
             rng,
         }
     }
@@ -482,8 +480,9 @@ impl World {
         };
         let top = audio + video(2);
         for (place, seat) in self.seats.iter_mut().enumerate() {
-            seat.estimates.sort_unstable();
-            let mean = seat.estimates[seat.estimates.len() / 2] as f64;
+            // Over five seconds: layers and bursts come and go meanwhile, and what is known with them.
+            let sum: u64 = seat.estimates.iter().sum();
+            let mean = sum as f64 / seat.estimates.len() as f64;
             match seat.tells {
                 Tells::Nothing => assert_eq!(mean, 0.0),
                 Tells::Remb => assert!((mean / seat.link.rate - 0.9).abs() < 0.05, "{mean}"),
@@ -492,18 +491,14 @@ impl World {
                     // More than all there is to send nobody looks for.
                     let least = 0.75 * seat.link.rate.min(1.1 * top);
                     let most = if seat.link.rate < top { 1.25 * seat.link.rate } else { f64::MAX };
-                    // However slow a link is to be learnt.
-                    assert!(mean > 0.5 * least, "player {place}: {mean} of {}", seat.link.rate);
-                    assert!(mean < 1.6 * most, "player {place}: {mean} of {}", seat.link.rate);
                     self.estimated += 1;
-                    if !(least..=most).contains(&mean) {
-                        let Link { rate, jitter, loss, queue, .. } = seat.link;
-                        self.off.push(format!(
-                            "player {place}: {mean:.0} of {rate:.0} ({:.2}; jitter {jitter}, loss \
-                             {loss}, queue {queue:.0})",
-                            mean / rate
-                        ));
-                    }
+                    let Link { rate, jitter, loss, queue, .. } = seat.link;
+                    assert!(
+                        (least..=most).contains(&mean),
+                        "player {place}: {mean:.0} of {rate:.0} ({:.2}; jitter {jitter}, loss \
+                         {loss}, queue {queue:.0})",
+                        mean / rate
+                    );
                 }
             }
             assert!(seat.sealed.len() > 300, "player {place} was sent {}", seat.sealed.len());
@@ -527,7 +522,7 @@ impl Drop for Seed {
 fn laws_hold_and_estimates_are_true_for_twenty_players_under_loss_and_rate_limits() {
     let alone = std::env::var("VEILGATE_SEED").ok().and_then(|seed| seed.parse().ok());
     let seeds = alone.map_or(0..SEEDS, |seed: u64| seed..seed + 1);
-    let (mut estimated, mut off) = (0, 0);
+    let (mut worlds, mut estimated) = (0, 0);
     let (mut probes, mut ups, mut downs, mut repeated) = (0, 0, 0, 0);
     for seed in seeds {
         let guard = Seed(seed);
@@ -540,12 +535,10 @@ fn laws_hold_and_estimates_are_true_for_twenty_players_under_loss_and_rate_limit
         ups += world.counters.get(Id::ForwardLayerUp);
         downs += world.counters.get(Id::ForwardLayerDown);
         repeated += world.counters.get(Id::ForwardRetransmitted);
-        // A few paths in a world may be caught on their way to what they will be.
-        assert!(world.off.len() <= 3, "{:#?}", world.off);
-        (estimated, off) = (estimated + world.estimated, off + world.off.len() as u32);
+        (worlds, estimated) = (worlds + 1, estimated + world.estimated);
         drop(guard);
     }
-    assert!(f64::from(off) < 0.04 * f64::from(estimated), "{off} of {estimated}");
+    assert_eq!(estimated, 17 * worlds, "each path of each world");
     // The world does what it is for.
     assert!(probes > 0 && ups > 0 && downs > 0 && repeated > 0);
 }

@@ -155,6 +155,11 @@ impl Congestion {
         let can_pad = parts.iter().any(|part| part.player.can_pad());
         let proven = can_pad && self.estimator.is_proven();
         let outcome = self.allocator.allocate(now, estimate, proven, &self.asks);
+        if let Some(estimate) = estimate.filter(|_| self.estimator.is_heard()) {
+            for part in &mut *parts {
+                part.player.set_path(self.estimator.rtt(), estimate);
+            }
+        }
         for share in self.allocator.shares() {
             let part = parts.iter_mut().find(|part| part.stream.spec.id.0 == share.key.0);
             if let Some(part) = part {

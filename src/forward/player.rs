@@ -23,11 +23,16 @@ const FIRST_SEQUENCE: u64 = 1 << 15;
 const MAX_NACKS: usize = 512;
 /// Least time between two repeats of one packet: what a duplicated NACK brings.
 const REPEAT_INTERVAL: Duration = Duration::from_millis(10);
+/// And most, however slow the path.
+const LONGEST_REPEAT_INTERVAL: Duration = Duration::from_millis(500);
 const REPEAT_MEMORY: usize = 128;
 /// Repeats may take half of what is sent, and this many bytes at once. More would turn NACKs into
 /// an amplifier and a congested link into a dead one.
 const REPEAT_BURST: usize = 128 * 1024;
 const REPEAT_SHARE: usize = 2;
+/// On a path whose rate is known, what it carries in so long, and at least so much.
+const REPEAT_TIME: Duration = Duration::from_millis(250);
+const LEAST_REPEAT_BURST: usize = 4 * 1024;
 const REPORT_INTERVAL: Duration = Duration::from_secs(1);
 /// Until the publisher's clock is known.
 const REPORT_RETRY: Duration = Duration::from_millis(100);
@@ -77,6 +82,8 @@ pub struct Player {
     tracks: Vec<PlayTrack>,
     /// For the next packet.
     transport: Option<u16>,
+    repeat_interval: Duration,
+    repeat_burst: usize,
 }
 
 #[derive(Debug)]
@@ -116,7 +123,7 @@ impl Player {
                 ),
                 rtx_sequence: rng.random_range(0..FIRST_SEQUENCE as u16),
                 repeat_budget: REPEAT_BURST,
-                repeats: vec![(u64::MAX, Mono::ZERO); REPEAT_MEMORY].into_boxed_slice(),
+                repeats: Box::default(),
                 next_report: now.mono,
                 reports: [(0, Mono::ZERO); REPORTS_KEPT],
                 stats: TrackStats::default(),
@@ -128,7 +135,19 @@ impl Player {
             cname: spec.cname.into_bytes().into_boxed_slice(),
             tracks: spec.tracks.into_iter().filter_map(track).collect(),
             transport: None,
+            repeat_interval: REPEAT_INTERVAL,
+            repeat_burst: REPEAT_BURST,
         }
+    }
+
+    /// What is known of the path: its round trip, and what it carries in bits per second. A packet
+    /// repeated less than a round trip ago is under way, whoever asks for it; and what is repeated
+    /// on a slow path is kept from filling it, which would lose more still.
+    pub fn set_path(&mut self, rtt: Duration, bits: u64) {
+        self.repeat_interval = (rtt * 3 / 4).clamp(REPEAT_INTERVAL, LONGEST_REPEAT_INTERVAL);
+        let burst = bits / 8 * REPEAT_TIME.as_millis() as u64 / 1_000;
+        let burst = usize::try_from(burst).unwrap_or(usize::MAX);
+        self.repeat_burst = burst.clamp(LEAST_REPEAT_BURST, REPEAT_BURST);
     }
 
     /// The transport-wide number of the next packet that is written, if its track is numbered
@@ -245,7 +264,7 @@ impl Player {
         }
         track.stats.packets += 1;
         track.stats.octets += payload.len() as u64;
-        track.repeat_budget = (track.repeat_budget + len / REPEAT_SHARE).min(REPEAT_BURST);
+        track.repeat_budget = (track.repeat_budget + len / REPEAT_SHARE).min(self.repeat_burst);
         counters.inc(Id::ForwardPackets);
         counters.add(Id::ForwardBytes, len as u64);
         Some(len)
@@ -264,9 +283,13 @@ impl Player {
     ) -> Option<usize> {
         let track = self.tracks.iter_mut().find(|track| track.spec.track == head.track)?;
         let taken = track.selector.again(head).filter(|_| payload.len() <= MAX_PAYLOAD)?;
+        if track.repeats.is_empty() {
+            // Not before something is lost: most sessions idle, or are on good paths.
+            track.repeats = vec![(u64::MAX, Mono::ZERO); REPEAT_MEMORY].into_boxed_slice();
+        }
         let repeat = track.repeats.get_mut((taken.number % REPEAT_MEMORY as u64) as usize)?;
-        let again = repeat.0 == taken.number && now.mono.since(repeat.1) < REPEAT_INTERVAL;
-        if again || track.repeat_budget < payload.len() {
+        let again = repeat.0 == taken.number && now.mono.since(repeat.1) < self.repeat_interval;
+        if again || track.repeat_budget.min(self.repeat_burst) < payload.len() {
             counters.inc(Id::ForwardRetransmitLimited);
             return None;
         }
@@ -291,7 +314,8 @@ impl Player {
         if numbers.original.is_some() {
             track.rtx_sequence = track.rtx_sequence.wrapping_add(1);
         }
-        track.repeat_budget = track.repeat_budget.saturating_sub(len);
+        let budget = track.repeat_budget.min(self.repeat_burst);
+        track.repeat_budget = budget.saturating_sub(len);
         track.stats.repeated += len as u64;
         counters.inc(Id::ForwardRetransmitted);
         Some(len)

@@ -1,13 +1,15 @@
 //! How fast bytes went: a window over buckets of time.
 
-const BUCKETS: usize = 10;
+const BUCKETS: usize = 32;
+/// Buckets of the usual measure.
+const USUAL: i64 = 9;
 /// Length of a bucket, ms.
 const BUCKET: f64 = 50.0;
 
-/// Bytes of the last half second, by a clock of the caller's in ms.
+/// Bytes of the last second and a half, by a clock of the caller's in ms.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Meter {
-    bytes: [u64; BUCKETS],
+    bytes: [u32; BUCKETS],
     /// The bucket of the newest bytes, and the first ever.
     newest: i64,
     first: Option<i64>,
@@ -24,7 +26,7 @@ impl Meter {
         if self.newest - bucket < BUCKETS as i64
             && let Some(place) = self.bytes.get_mut(bucket.rem_euclid(BUCKETS as i64) as usize)
         {
-            *place += bytes;
+            *place = place.saturating_add(u32::try_from(bytes).unwrap_or(u32::MAX));
         }
     }
 
@@ -41,12 +43,17 @@ impl Meter {
 
     /// Bits per second up to `at`, of whole buckets; `None` before there are some.
     pub(super) fn rate(&mut self, at: f64) -> Option<f64> {
-        self.over(at, BUCKETS as i64 - 1)
+        self.over(at, USUAL)
     }
 
     /// The same over half of that time.
     pub(super) fn recent(&mut self, at: f64) -> Option<f64> {
-        self.over(at, BUCKETS as i64 / 2)
+        self.over(at, USUAL / 2 + 1)
+    }
+
+    /// The same over the last `millis`, as far back as is known.
+    pub(super) fn over_last(&mut self, at: f64, millis: f64) -> Option<f64> {
+        self.over(at, ((millis / BUCKET) as i64).clamp(4, BUCKETS as i64 - 1))
     }
 
     fn over(&mut self, at: f64, most: i64) -> Option<f64> {
@@ -58,7 +65,8 @@ impl Meter {
             return None;
         }
         let places = (self.newest - known..self.newest).map(|n| n.rem_euclid(BUCKETS as i64));
-        let bytes: u64 = places.filter_map(|place| self.bytes.get(place as usize)).sum();
+        let bytes = places.filter_map(|place| self.bytes.get(place as usize));
+        let bytes: u64 = bytes.map(|bytes| u64::from(*bytes)).sum();
         Some(bytes as f64 * 8_000.0 / (known as f64 * BUCKET))
     }
 }

@@ -76,9 +76,7 @@ impl History {
     /// Notes what became of a packet. What it was, and what was known of it before; `None` when it
     /// is forgotten, was never sent, or nothing is new.
     pub(super) fn on_fate(&mut self, number: u16, arrived: bool) -> Option<(Sent, Fate)> {
-        // The last number with these low bits.
-        let behind = (self.next.wrapping_sub(1) as u16).wrapping_sub(number);
-        let number = self.next.checked_sub(1 + u64::from(behind))?;
+        let number = self.whole(number)?;
         let place = self.place(number);
         let slot = self.ring.get_mut(place).filter(|slot| slot.tag == number as u32)?;
         let before = slot.fate;
@@ -88,6 +86,23 @@ impl History {
         }
         slot.fate = fate;
         Some((*slot, before))
+    }
+
+    /// The number whole, of the last packet with these low bits.
+    pub(super) fn whole(&self, number: u16) -> Option<u64> {
+        let behind = (self.next.wrapping_sub(1) as u16).wrapping_sub(number);
+        self.next.checked_sub(1 + u64::from(behind))
+    }
+
+    /// There will be no news of a packet: takes it as arrived. Its bytes.
+    pub(super) fn assume(&mut self, number: u64) -> Option<u16> {
+        let place = self.place(number);
+        let slot = self.ring.get_mut(place).filter(|slot| slot.tag == number as u32)?;
+        if slot.fate != Fate::Unknown {
+            return None;
+        }
+        slot.fate = Fate::Arrived;
+        Some(slot.size)
     }
 
     fn grow(&mut self) {

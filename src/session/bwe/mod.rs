@@ -12,6 +12,7 @@ mod history;
 mod loss;
 mod probe;
 mod rate;
+mod standing;
 #[cfg(test)]
 mod tests;
 
@@ -26,13 +27,14 @@ use history::{Fate, History};
 use loss::Loss;
 use probe::Prober;
 use rate::{Rate, Seen};
+use standing::Standing;
 
 /// The estimate before anything is known, bits per second.
 pub const START: u64 = 500_000;
 /// The first bursts, in multiples of it.
 const FIRST_PROBES: [f64; 2] = [3.0, 6.0];
 /// Between two bursts that look for room for a layer.
-const PROBE_EVERY: [Duration; 2] = [Duration::from_millis(1_500), Duration::from_millis(3_000)];
+const PROBE_EVERY: [Duration; 2] = [Duration::from_millis(1_500), Duration::from_millis(2_500)];
 /// After a decrease the path is left alone.
 const CALM: f64 = 1_500.0;
 /// A burst asks for no more than this many times the estimate.
@@ -41,8 +43,8 @@ const FURTHEST: f64 = 4.0;
 const LEAST_PROBE: f64 = 1_500_000.0;
 /// A burst that brought this share of what it asked for found the room.
 const SUCCESS: f64 = 0.85;
-/// A burst that found less than this share of the estimate speaks against it.
-const DISPROVED: f64 = 0.85;
+/// A burst that found less than this share of the estimate speaks against it, and is repeated.
+const DISPROVED: f64 = 0.95;
 /// Sent for so long without a word of any packet, the path is taken to be stuck.
 const SILENCE: Duration = Duration::from_millis(1_500);
 const SILENCE_STEP: Duration = Duration::from_millis(500);
@@ -53,6 +55,9 @@ const SILENCE_LEAST: f64 = 0.4;
 const MOST_CHANCE: f64 = 0.1;
 /// Most packets of one message that are sorted and looked at.
 const BATCH: usize = 512;
+/// What a lost message may have told of: packets, ms.
+const MOST_FILLED: u64 = 256;
+const LONGEST_FILLED: f64 = 600.0;
 /// Bytes of headers around a packet that a bottleneck sees: IP, UDP, TURN.
 const HEADERS: usize = 32;
 
@@ -72,6 +77,7 @@ struct Arrival {
 pub struct Estimator {
     history: History,
     delay: Delay,
+    standing: Standing,
     loss: Loss,
     rate: Rate,
     prober: Prober,
@@ -83,6 +89,8 @@ pub struct Estimator {
     reference: Option<(u32, i64)>,
     /// Newest arrival, ms.
     newest: f64,
+    /// The number behind the last of which there was news.
+    told: u64,
     rtt: f64,
     heard: Option<Mono>,
     /// The estimate then.
@@ -117,6 +125,7 @@ impl Estimator {
         Self {
             history: History::default(),
             delay: Delay::new(),
+            standing: Standing::new(),
             loss: Loss::default(),
             rate: Rate::new(START as f64),
             prober: Prober::default(),
@@ -125,6 +134,7 @@ impl Estimator {
             batch: Vec::new(),
             reference: None,
             newest: 0.0,
+            told: 0,
             rtt: 200.0,
             heard: None,
             carried: 0.0,
@@ -174,7 +184,12 @@ impl Estimator {
         self.batch.clear();
         let (mut arrived, mut lost, mut taken_back) = (0, 0, 0);
         let mut latest: Option<Mono> = None;
+        let (before, mut first) = (self.told, None);
         for (number, micros) in feedback.packets() {
+            if let Some(whole) = self.history.whole(number) {
+                first.get_or_insert(whole);
+                self.told = self.told.max(whole + 1);
+            }
             let Some((sent, before)) = self.history.on_fate(number, micros.is_some()) else {
                 continue;
             };
@@ -202,11 +217,15 @@ impl Estimator {
             self.rtt += (now.since(latest).as_secs_f64() * 1e3 - self.rtt) / 8.0;
         }
         self.batch.sort_unstable_by(|a, b| a.at.total_cmp(&b.at));
+        if let (Some(first), Some(arrival)) = (first, self.batch.first()) {
+            self.fill(before..first, arrival.at);
+        }
         for arrival in &self.batch {
             self.acked.add(arrival.at, u64::from(arrival.size));
             self.newest = self.newest.max(arrival.at);
             if arrival.probe == 0 {
                 self.delay.on_packet(millis(arrival.sent), arrival.at);
+                self.standing.on_packet(millis(arrival.sent), arrival.at);
             } else {
                 // What a burst piles up is the burst's doing.
                 self.delay.cut();
@@ -218,13 +237,33 @@ impl Estimator {
         }
     }
 
+    /// A message was lost, with its news of these packets: as if they had arrived evenly up to
+    /// `end`, or the path would look slower by what it does not tell.
+    fn fill(&mut self, numbers: std::ops::Range<u64>, end: f64) {
+        let count = numbers.end.saturating_sub(numbers.start);
+        let (begin, span) = (self.newest, end - self.newest);
+        if numbers.start == 0 || count > MOST_FILLED || !(0.0..=LONGEST_FILLED).contains(&span) {
+            return;
+        }
+        let kept = 1.0 - self.loss.latest();
+        for (n, number) in numbers.enumerate() {
+            if let Some(size) = self.history.assume(number) {
+                let at = begin + span * (n + 1) as f64 / (count + 1) as f64;
+                self.acked.add(at, (f64::from(size) * kept) as u64);
+            }
+        }
+    }
+
     fn decide(&mut self, now: Mono) {
         let at = millis(now);
         // What is lost by chance took its share of the path too.
         let kept = 1.0 - self.loss.latest().min(MOST_CHANCE);
+        let full = self.standing.stands();
+        let full = full.and_then(|long| self.acked.over_last(self.newest, long));
         let seen = Seen {
             now: at,
             usage: self.delay.usage(),
+            full,
             acked: self.acked.rate(self.newest).map(|acked| acked / kept),
             recent: self.acked.recent(self.newest).map(|acked| acked / kept),
             sent: self.sent.rate(at),
@@ -233,7 +272,7 @@ impl Estimator {
         };
         self.rate.on_feedback(&seen);
         if let Some(factor) = self.loss.verdict(at) {
-            self.rate.on_loss(at, factor);
+            self.rate.on_loss(at, factor, self.acked.rate(self.newest));
         }
         self.judge(now);
     }
@@ -246,7 +285,7 @@ impl Estimator {
             return;
         };
         let success = found.bits >= SUCCESS * found.asked;
-        // Twice far below the estimate: it was never put to the test.
+        // Twice below the estimate: it was never put to the test.
         let disproved = found.bits < DISPROVED * self.rate.bits();
         if disproved && let Some(before) = self.disproof.replace(found.bits) {
             let acked = self.acked.rate(self.newest).unwrap_or_default();
@@ -258,7 +297,8 @@ impl Estimator {
         if self.delay.usage() != Usage::Over {
             self.rate.on_probe(millis(now), found.bits, !success);
         }
-        let pause = PROBE_EVERY[usize::from(self.probe_failed && !success)];
+        let again = self.disproof.is_some() || success || !self.probe_failed;
+        let pause = PROBE_EVERY[usize::from(!again)];
         self.probe_failed = !success;
         // What was found possible is followed up at once.
         self.next_probe = Some(if success { now } else { now.plus(pause) });
@@ -288,6 +328,12 @@ impl Estimator {
     #[must_use]
     pub const fn is_proven(&self) -> bool {
         self.rate.decreased().is_some() || (self.heard.is_none() && self.remb.is_some())
+    }
+
+    /// Whether the player has sent transport-wide feedback.
+    #[must_use]
+    pub const fn is_heard(&self) -> bool {
+        self.heard.is_some()
     }
 
     /// Round trip with the player's delay of its feedback.
@@ -345,7 +391,9 @@ impl Estimator {
         if first.is_some() {
             self.first_probes += 1;
         }
-        if wanted <= rate || !calm || self.delay.usage() == Usage::Over {
+        // A burst into a queue that stands is lost, and says nothing.
+        let busy = self.delay.usage() == Usage::Over || self.standing.stands().is_some();
+        if wanted <= rate || !calm || busy {
             self.next_probe = Some(now.plus(PROBE_EVERY[0] / 3));
             return;
         }
@@ -365,7 +413,7 @@ impl Estimator {
             } else if self.heard.is_some() && now.since(self.silence) >= SILENCE_STEP {
                 self.silence = now;
                 if self.rate.bits() > SILENCE_LEAST * self.carried {
-                    self.rate.on_loss(millis(now), SILENCE_FACTOR);
+                    self.rate.on_loss(millis(now), SILENCE_FACTOR, None);
                 }
             }
         }

@@ -9,17 +9,23 @@ pub(super) const LEAST: f64 = 30_000.0;
 pub(super) const MOST: f64 = 100_000_000.0;
 /// Share of what arrives to which overuse brings the rate down.
 const DOWN: f64 = 0.85;
+/// And a queue that stands.
+const STANDING: f64 = 0.92;
+/// Where less is sent than the rate, a queue that stands brings it down to this share in a second.
+const DRAIN: f64 = 0.8;
 /// Growth in one second while the limit is unknown.
 const UP: f64 = 1.08;
 /// Without probes the rate goes no further above what arrives than this.
 const BEYOND: f64 = 1.5;
 const BEYOND_BITS: f64 = 10_000.0;
 /// Nor further above what a burst found to be the limit than this, until more arrives.
-const CEILING: f64 = 1.15;
+const CEILING: f64 = 1.05;
+/// It was not the limit if this much more than that arrives.
+const BROKEN: f64 = 1.15;
 /// While little is sent, what is sent and arrives in full is no overuse by itself; and one reaction
 /// takes no more than this.
 const LIMITED_DOWN: f64 = 0.85;
-const ARRIVES: f64 = 0.95;
+const ARRIVES: f64 = 0.88;
 
 /// What the path carried when it was full, kbit/s.
 #[derive(Clone, Copy, Debug, Default)]
@@ -50,6 +56,8 @@ impl Capacity {
 pub(super) struct Seen {
     pub(super) now: f64,
     pub(super) usage: Usage,
+    /// What arrives while a queue stands.
+    pub(super) full: Option<f64>,
     /// What arrives.
     pub(super) acked: Option<f64>,
     /// The same over a shorter time: what the path carries when a queue grows, while what was sent
@@ -101,6 +109,10 @@ impl Rate {
     }
 
     pub(super) fn on_feedback(&mut self, seen: &Seen) {
+        if let Some(full) = seen.full {
+            self.stand(seen, full);
+            return;
+        }
         match seen.usage {
             Usage::Over => self.decrease(seen),
             // What has piled up flows off first.
@@ -140,6 +152,23 @@ impl Rate {
         self.changed = Some(seen.now);
     }
 
+    /// Of a full path what arrives is what it carries; a little less lets it empty.
+    fn stand(&mut self, seen: &Seen, full: f64) {
+        self.holding = true;
+        let elapsed = (seen.now - self.changed.unwrap_or(seen.now)).clamp(0.0, 1_000.0) / 1e3;
+        self.changed = Some(seen.now);
+        if self.bits < DOWN * full {
+            self.set(DOWN * full);
+        } else if self.is_limited(seen.sent) {
+            // Or the way has become longer: with time.
+            let less = (self.bits * DRAIN.powf(elapsed)).max(full);
+            self.set(self.bits.min(less));
+        } else if self.bits > STANDING * full {
+            self.set(STANDING * full);
+            self.decreased = Some(seen.now);
+        }
+    }
+
     fn increase(&mut self, seen: &Seen) {
         let elapsed = (seen.now - self.changed.unwrap_or(seen.now)).clamp(0.0, 1_000.0) / 1e3;
         self.changed = Some(seen.now);
@@ -147,7 +176,7 @@ impl Rate {
         if self.capacity.reach().is_some_and(|(_, high)| acked / 1e3 > high) {
             self.capacity = Capacity::default();
         }
-        if self.ceiling.is_some_and(|ceiling| acked > CEILING * ceiling) {
+        if self.ceiling.is_some_and(|ceiling| acked > BROKEN * ceiling) {
             self.ceiling = None;
         }
         let limit = (BEYOND * acked + BEYOND_BITS).min(self.ceiling.unwrap_or(MOST));
@@ -174,9 +203,10 @@ impl Rate {
         }
     }
 
-    /// Losses ask for less; by `factor`.
-    pub(super) fn on_loss(&mut self, now: f64, factor: f64) {
-        self.set(self.bits * factor);
+    /// Losses ask for less; by `factor`, but not for much less than what arrives.
+    pub(super) fn on_loss(&mut self, now: f64, factor: f64, acked: Option<f64>) {
+        let least = DOWN * acked.unwrap_or_default();
+        self.set(self.bits.min((self.bits * factor).max(least)));
         self.decreased = Some(now);
         self.changed = Some(now);
     }
