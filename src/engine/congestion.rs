@@ -157,7 +157,7 @@ impl Congestion {
         let outcome = self.allocator.allocate(now, estimate, proven, &self.asks);
         if let Some(estimate) = estimate.filter(|_| self.estimator.is_heard()) {
             for part in &mut *parts {
-                part.player.set_path(self.estimator.rtt(), estimate);
+                part.player.set_path(self.estimator.queue_rtt(), estimate);
             }
         }
         for share in self.allocator.shares() {

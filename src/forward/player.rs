@@ -140,10 +140,12 @@ impl Player {
         }
     }
 
-    /// What is known of the path: its round trip, and what it carries in bits per second. A packet
-    /// repeated less than a round trip ago is under way, whoever asks for it; and what is repeated
-    /// on a slow path is kept from filling it, which would lose more still.
-    pub fn set_path(&mut self, rtt: Duration, bits: u64) {
+    /// What is known of the path: its round trip while a queue stands in it, and what it carries
+    /// in bits per second. A packet repeated less than such a round trip ago waits in that queue,
+    /// whoever asks for it (without a queue it may well be lost again); and what is repeated on a
+    /// slow path is kept from filling it, which would lose more still.
+    pub fn set_path(&mut self, queue_rtt: Option<Duration>, bits: u64) {
+        let rtt = queue_rtt.unwrap_or_default();
         self.repeat_interval = (rtt * 3 / 4).clamp(REPEAT_INTERVAL, LONGEST_REPEAT_INTERVAL);
         let burst = bits / 8 * REPEAT_TIME.as_millis() as u64 / 1_000;
         let burst = usize::try_from(burst).unwrap_or(usize::MAX);

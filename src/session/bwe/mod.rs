@@ -336,6 +336,12 @@ impl Estimator {
         self.heard.is_some()
     }
 
+    /// Round trip while a queue stands in the path; `None` while none does.
+    #[must_use]
+    pub fn queue_rtt(&self) -> Option<Duration> {
+        self.standing.stands().map(|_| self.rtt())
+    }
+
     /// Round trip with the player's delay of its feedback.
     #[must_use]
     pub fn rtt(&self) -> Duration {
