@@ -244,7 +244,12 @@ fn connection_to_the_relay_that_breaks_ends_its_session() {
     let killed = std::process::Command::new("kill").args(["-9", &pid]).status();
     assert!(killed.is_ok_and(|status| status.success()));
     assert_eq!(bridge.event("session_ended")["reason"], "relay_lost");
-    assert!(bridge.log().contains("was not told of an end"), "{}", bridge.log());
+    // It says so after the event, once the gateway did not answer.
+    let told = || bridge.log().contains("was not told of an end");
+    for _ in (0..200).take_while(|_| !told()) {
+        std::thread::park_timeout(Duration::from_millis(50));
+    }
+    assert!(told(), "{}", bridge.log());
     // It is still there for the gateway that comes back.
     assert_eq!(code(&post_offer(&gateway, NAME, &[])), refused(502, "gateway_unreachable"));
     bridge.event("refused");

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use veilgate::control::{PlayOffer, PlayingId};
 use veilgate::ids::StreamName;
+use veilgate::wire::rtp::Rtp;
 
 use super::gateway::{Gateway, MEDIA};
 use super::{Identity, Peer, Remote};
@@ -155,11 +156,13 @@ impl Participant {
         sections(&offer.sdp).into_iter().find(|s| s.mid == track.mid)?.ssrc
     }
 
-    /// RTP packets by SSRC, until none comes for `wait`.
+    /// RTP packets by SSRC, until none comes for `wait`; without those of padding alone, which look
+    /// for what the path carries.
     pub fn heard(&mut self, wait: Duration) -> HashMap<u32, usize> {
         let mut heard = HashMap::new();
         while let Some(packet) = self.peer.as_mut().expect("connected").recv_media(wait) {
-            if !(192..=223).contains(&packet[1]) {
+            let padding = Rtp::parse(&packet).is_ok_and(|rtp| rtp.payload().is_empty());
+            if !(192..=223).contains(&packet[1]) && !padding {
                 *heard.entry(ssrc_of(&packet)).or_default() += 1;
             }
         }
