@@ -17,6 +17,21 @@ use crate::session::{self, srtp};
 use crate::time::Mono;
 use crate::wire::media::MediaKind;
 
+/// The way out, by borrows of its parts alone: the rest of the shard stays in reach.
+macro_rules! out {
+    ($shard:expr) => {
+        Out {
+            egress: &mut $shard.egress,
+            streams: &mut $shard.connections,
+            counters: &mut $shard.counters,
+            sockets: &$shard.parts.sockets,
+            transaction: &mut $shard.transaction,
+            relay: &mut $shard.parts.relay,
+            now: $shard.now.mono,
+        }
+    };
+}
+
 impl Shard {
     /// Adds a packet to the slab of its stream.
     pub(super) fn stage(&mut self, stream: StreamId, head: PacketHead, payload: &[u8]) {
@@ -155,15 +170,7 @@ impl Shard {
         let Playing { parts, congestion, .. } = &mut **playing;
         let Some(Part { stream, player, .. }) = parts.get_mut(place) else { return };
         let Some(local) = self.streams.get(&stream.spec.id) else { return };
-        let mut out = Out {
-            egress: &mut self.egress,
-            streams: &mut self.connections,
-            counters: &mut self.counters,
-            sockets: &self.parts.sockets,
-            transaction: &mut self.transaction,
-            relay: &mut self.parts.relay,
-            now: now.mono,
-        };
+        let mut out = out!(self);
         for (LayerId { track, layer }, sequence) in &wants.nacks {
             let cache = local.caches.get(usize::from(*track));
             let cached = cache.and_then(|cache| cache.load(*layer, *sequence));
@@ -283,15 +290,7 @@ impl Shard {
             }
             Role::Play(playing) => {
                 let Playing { parts, congestion, .. } = &mut **playing;
-                let mut out = Out {
-                    egress: &mut self.egress,
-                    streams: &mut self.connections,
-                    counters: &mut self.counters,
-                    sockets: &self.parts.sockets,
-                    transaction: &mut self.transaction,
-                    relay: &mut self.parts.relay,
-                    now: now.mono,
-                };
+                let mut out = out!(self);
                 let streams = &mut self.streams;
                 let rates = |stream, track: u8| {
                     let meter = streams.get_mut(&stream)?.meters.get_mut(usize::from(track))?;
@@ -317,15 +316,7 @@ impl Shard {
                         self.ask_keyframe(stream, layer);
                     }
                     let Some(local) = self.streams.get(&stream.spec.id) else { continue };
-                    let mut out = Out {
-                        egress: &mut self.egress,
-                        streams: &mut self.connections,
-                        counters: &mut self.counters,
-                        sockets: &self.parts.sockets,
-                        transaction: &mut self.transaction,
-                        relay: &mut self.parts.relay,
-                        now: now.mono,
-                    };
+                    let mut out = out!(self);
                     let mut more = true;
                     while more {
                         more = out.send(&route, |slot, counters| {
@@ -349,15 +340,7 @@ impl Shard {
     }
 
     pub(super) fn out(&mut self) -> Out<'_> {
-        Out {
-            egress: &mut self.egress,
-            streams: &mut self.connections,
-            counters: &mut self.counters,
-            sockets: &self.parts.sockets,
-            transaction: &mut self.transaction,
-            relay: &mut self.parts.relay,
-            now: self.now.mono,
-        }
+        out!(self)
     }
 
     /// Sends a message to a shard; a full mailbox is counted, and loses it.
